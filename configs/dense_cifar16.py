@@ -16,20 +16,20 @@ from ml_collections import ConfigDict
 from jaxsparse import config
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "" or "quick" (2 seeds, 30 steps)."""
-    return recipe("dense_cifar16", variant)
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "" or "quick" (2 seeds, 30 steps)."""
+    return recipe("dense_cifar16", preset)
 
 
-def recipe(name: str, variant: str, *, also: tuple[str, ...] = ()) -> ConfigDict:
+def recipe(name: str, preset: str, *, also: tuple[str, ...] = ()) -> ConfigDict:
     """Returns the settings that all `*_cifar16` recipes share.
 
     Args:
       name: name of the recipe.
-      variant: its variant; "" for none.
-      also: variants of the recipe in addition to "quick".
+      preset: preset of the recipe; "" for none.
+      also: presets of the recipe in addition to "quick".
     """
-    c = config.start(name, variant, also=also)
+    c = config.start(name, preset, also=also)
     c.replicates = 5
     c.data.name = "cifar10"
     c.data.downsample = 2
@@ -45,7 +45,7 @@ def recipe(name: str, variant: str, *, also: tuple[str, ...] = ()) -> ConfigDict
     c.schedule.learning_rate = 0.2
     c.training.duration = "4ep"
     c.run.checkpoint_every = None
-    if variant == "quick":
+    if preset == "quick":
         c.replicates = 2
         c.data.train_examples = 1280
         c.data.test_examples = 500

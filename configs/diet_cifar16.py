@@ -27,17 +27,17 @@ from ml_collections import ConfigDict
 from configs import dense_cifar16, lth_cifar16
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "", "all", "scores" or "quick" (30 steps)."""
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "", "all", "scores" or "quick" (30 steps)."""
     also = ("all", "scores")
-    if variant == "scores":
-        c = dense_cifar16.recipe("diet_cifar16", variant, also=also)
+    if preset == "scores":
+        c = dense_cifar16.recipe("diet_cifar16", preset, also=also)
         c.replicates = 10
         c.schedule.name = "constant"
         c.training.duration = "1ep"
         return c
-    c = lth_cifar16.recipe("diet_cifar16", variant, also=also)
-    if variant == "quick":
+    c = lth_cifar16.recipe("diet_cifar16", preset, also=also)
+    if preset == "quick":
         c.pretraining.subset = "random"
         c.pretraining.size = 256
         return c
@@ -45,7 +45,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.instability.start_steps = (c.lottery.rewind,)
     c.instability.points = 11
     c.instability.examples = 2000
-    if variant != "all":
+    if preset != "all":
         c.pretraining.subset = "easiest"
         c.pretraining.size = 3200
         c.pretraining.balanced = True

@@ -15,9 +15,9 @@ from ml_collections import ConfigDict
 from configs import rigl_cifar16
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "" or "quick" (2 seeds, 30 steps)."""
-    c = rigl_cifar16.recipe("gmp_cifar16", variant)
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "" or "quick" (2 seeds, 30 steps)."""
+    c = rigl_cifar16.recipe("gmp_cifar16", preset)
     c.sparse.method = "gmp"
     c.sparse.begin_step = "12.5%"
     c.sparse.end_step = "75%"

@@ -17,25 +17,25 @@ from ml_collections import ConfigDict
 from configs import dense_cifar16
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "" or "quick" (2 seeds, 30 steps)."""
-    c = recipe("lth_cifar16", variant)
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "" or "quick" (2 seeds, 30 steps)."""
+    c = recipe("lth_cifar16", preset)
     c.lottery.controls = ("reinitialized", "shuffled_layers")
     c.lottery.control_levels = (2,)
     return c
 
 
-def recipe(name: str, variant: str, *, also: tuple[str, ...] = ()) -> ConfigDict:
+def recipe(name: str, preset: str, *, also: tuple[str, ...] = ()) -> ConfigDict:
     """Returns the settings that recipes with these two levels share.
 
     Args:
       name: name of the recipe.
-      variant: its variant; "" for none.
-      also: variants of the recipe in addition to "quick".
+      preset: preset of the recipe; "" for none.
+      also: presets of the recipe in addition to "quick".
     """
-    c = dense_cifar16.recipe(name, variant, also=also)
+    c = dense_cifar16.recipe(name, preset, also=also)
     c.data.reshuffle_each_level = True
     c.lottery.levels = 2
     c.lottery.fraction = 0.6
-    c.lottery.rewind = "150step" if variant != "quick" else "3step"
+    c.lottery.rewind = "150step" if preset != "quick" else "3step"
     return c

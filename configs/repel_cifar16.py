@@ -15,8 +15,8 @@ from ml_collections import ConfigDict
 from configs import stable_imp_cifar16
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "" or "quick" (2 levels, 30 steps)."""
-    c = stable_imp_cifar16.recipe("repel_cifar16", variant)
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "" or "quick" (2 levels, 30 steps)."""
+    c = stable_imp_cifar16.recipe("repel_cifar16", preset)
     c.solution_penalty.strength = 2.0
     return c

@@ -16,25 +16,25 @@ from ml_collections import ConfigDict
 from configs import dense_cifar16
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "" or "quick" (2 seeds, 30 steps)."""
-    c = recipe("rigl_cifar16", variant)
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "" or "quick" (2 seeds, 30 steps)."""
+    c = recipe("rigl_cifar16", preset)
     c.sparse.method = "rigl"
     c.sparse.end_step = "75%"
     return c
 
 
-def recipe(name: str, variant: str) -> ConfigDict:
+def recipe(name: str, preset: str) -> ConfigDict:
     """Returns the settings that `*_cifar16` recipes of changing masks share.
 
     Args:
       name: name of the recipe.
-      variant: its variant; "" for none.
+      preset: preset of the recipe; "" for none.
     """
-    c = dense_cifar16.recipe(name, variant)
+    c = dense_cifar16.recipe(name, preset)
     c.sparse.sparsity = 0.95
     c.sparse.distribution = "erk"
     # 58 updates until three quarters of 1,560 steps. The 100 steps of papers, which
     # train 20 times as long or longer, would be 11.
-    c.sparse.update_every = "20step" if variant != "quick" else "5step"
+    c.sparse.update_every = "20step" if preset != "quick" else "5step"
     return c

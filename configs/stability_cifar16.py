@@ -17,16 +17,16 @@ from ml_collections import ConfigDict
 from configs import lth_cifar16
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "" or "quick" (2 seeds, 30 steps)."""
-    c = lth_cifar16.recipe("stability_cifar16", variant)
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "" or "quick" (2 seeds, 30 steps)."""
+    c = lth_cifar16.recipe("stability_cifar16", preset)
     c.instability.copies = 2
     c.instability.start_steps = ("0step", "50step", "150step", "500step")
     c.instability.levels = (0, 2)
     c.instability.compare_levels = True
     c.instability.points = 11
     c.instability.examples = 2000
-    if variant == "quick":
+    if preset == "quick":
         c.instability.start_steps = ("0step", "3step")
         c.instability.points = 3
         c.instability.examples = 1000

@@ -18,14 +18,14 @@ from ml_collections import ConfigDict
 from configs import dense_cifar16
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "" or "quick" (2 levels, 30 steps)."""
-    return recipe("stable_imp_cifar16", variant)
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "" or "quick" (2 levels, 30 steps)."""
+    return recipe("stable_imp_cifar16", preset)
 
 
-def recipe(name: str, variant: str) -> ConfigDict:
+def recipe(name: str, preset: str) -> ConfigDict:
     """Returns the settings that this recipe shares with `repel_cifar16`."""
-    c = dense_cifar16.recipe(name, variant)
+    c = dense_cifar16.recipe(name, preset)
     c.data.reshuffle_each_level = True
     c.lottery.levels = 8
     c.lottery.controls = ("reinitialized",)
@@ -34,7 +34,7 @@ def recipe(name: str, variant: str) -> ConfigDict:
     c.instability.compare_levels = True
     c.instability.points = 11
     c.instability.examples = 2000
-    if variant == "quick":
+    if preset == "quick":
         c.lottery.levels = 2
         c.instability.levels = (0, 2)
         c.instability.points = 3

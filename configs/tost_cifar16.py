@@ -18,14 +18,14 @@ from ml_collections import ConfigDict
 from configs import dense_cifar16, tost_mnist
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Returns the recipe; `variant` is "", "baseline" or "quick" (30 steps)."""
-    c = dense_cifar16.recipe("tost_cifar16", variant, also=("baseline",))
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "", "baseline" or "quick" (30 steps)."""
+    c = dense_cifar16.recipe("tost_cifar16", preset, also=("baseline",))
     c.sparse.method = "static"
     c.sparse.sparsity = 0.95
     c.sparse.distribution = "erk"
-    if variant != "baseline":
+    if preset != "baseline":
         tost_mnist.help_training(c)
-    if variant == "quick":
+    if preset == "quick":
         c.gradinit.steps = 3
     return c

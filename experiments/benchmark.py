@@ -67,7 +67,11 @@ _PAGE = flags.DEFINE_string(
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the benchmarks, and prints the tables of each when it is done."""
+    """Runs the benchmarks, and prints the tables of each when it is done.
+
+    Args:
+      argv: the command line, of which absl has parsed the flags.
+    """
     del argv
     for name in _ONLY.value:
         if name not in BENCHMARKS:
@@ -90,7 +94,11 @@ def main(argv: Sequence[str]) -> None:
 
 
 def read_page(flag: flags.FlagHolder[str | None]) -> dict[str, Any] | None:
-    """Reads the saved page that a flag names; None without the flag."""
+    """Reads the saved page that a flag names; None without the flag.
+
+    Args:
+      flag: the flag, with the path of a JSON file.
+    """
     path = command_line.path(flag)
     try:
         return path and saved_page.read(path)

@@ -180,7 +180,11 @@ def show_help() -> NoReturn:
 
 
 def fail(message: str) -> NoReturn:
-    """Exits with the message and no traceback."""
+    """Exits with the message and no traceback.
+
+    Args:
+      message: the message; line breaks become spaces, except before items of a list.
+    """
     print(f"error: {join_lines(message)}", file=sys.stderr)
     sys.exit(1)
 
@@ -189,6 +193,9 @@ def join_lines(message: str) -> str:
     """Joins the lines of a message, except the items of a list of remedies.
 
     Items are lines that begin with "  - ".
+
+    Args:
+      message: the message.
     """
     lines = [line.rstrip() for line in message.splitlines() if line.strip()]
     joined = "".join(

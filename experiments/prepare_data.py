@@ -130,7 +130,11 @@ def obtain(
 
 
 def main(argv: list[str]) -> None:
-    """Prepares the dataset of the flags, unless it exists."""
+    """Prepares the dataset of the flags, unless it exists.
+
+    Args:
+      argv: the command line, of which absl has parsed the flags.
+    """
     del argv
     name = _DATASET.value
     if not name:

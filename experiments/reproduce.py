@@ -53,6 +53,9 @@ _ONLY = flags.DEFINE_list("only", [], "names of runs; default: all")
 def main(argv: Sequence[str]) -> int:
     """Trains and measures what is not done, and writes the pages.
 
+    Args:
+      argv: the command line, of which absl has parsed the flags.
+
     Returns:
       The exit code: 0, 1 if a run failed, or that of the signal that stopped it.
     """

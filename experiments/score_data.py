@@ -4,7 +4,7 @@
     python experiments/score_data.py --run=DIR --score=forgetting --until=20ep \
         --out=forgetting.npz
     python experiments/score_data.py --run=DIR --score=barrier \
-        --children=level_00/children_000000400 --out=barrier.npz
+        --copies=level_00/children_000000400 --out=barrier.npz
 
 DIR is a run directory of train.py. Scores are means over its replicates. High scores
 mean hard examples; of the margin, therefore, the negative is saved. The config field
@@ -33,7 +33,7 @@ READS = {
     **dict.fromkeys(names.LOGIT_SCORES, ("checkpoint", "batch_norm", "batch_size")),
     "grand": ("checkpoint", "batch_norm", "batch_size", "block_size"),
     "forgetting": ("until",),
-    "barrier": ("children", "pairs", "at", "by_class", "batch_size"),
+    "barrier": ("copies", "pairs", "at", "by_class", "batch_size"),
 }
 
 _RUN = flags.DEFINE_string("run", None, "run directory of train.py")
@@ -62,14 +62,14 @@ _BLOCK_SIZE = flags.DEFINE_integer(
 _UNTIL = flags.DEFINE_string(
     "until", "", "duration in which forgetting events count, as 20ep; default: all"
 )
-_CHILDREN = flags.DEFINE_string(
-    "children", "", "stage of child networks, such as level_00/children_000000400"
+_COPIES = flags.DEFINE_string(
+    "copies", "", "stage in which copies were trained, as level_00/children_000000400"
 )
 _PAIRS = flags.DEFINE_enum(
     "pairs",
     "triple",
-    ["triple", "children"],
-    "barriers between children and their parent, or between children only",
+    ["triple", "copies"],
+    "barriers between copies and their parent, or between copies only",
 )
 _AT = flags.DEFINE_enum(
     "at",
@@ -84,6 +84,9 @@ _BY_CLASS = flags.DEFINE_string(
 
 def main(argv: Sequence[str]) -> int:
     """Checks the flags, and scores the examples.
+
+    Args:
+      argv: the command line, of which absl has parsed the flags.
 
     Returns:
       The exit code: 0, or 1 after an error, or 130 after Ctrl-C.
@@ -108,7 +111,7 @@ def main(argv: Sequence[str]) -> int:
         batch_size=_BATCH_SIZE.value,
         block_size=_BLOCK_SIZE.value,
         until=_UNTIL.value,
-        children=_CHILDREN.value,
+        copies=_COPIES.value,
         pairs=_PAIRS.value,
         at=_AT.value,
     )
@@ -144,9 +147,9 @@ def _check_flags() -> None:
             "--batch_norm: expected 'evaluation' with --score=grand, because the "
             "gradient of an example must not depend on others, got 'batch'"
         )
-    if _SCORE.value == "barrier" and not _CHILDREN.value:
+    if _SCORE.value == "barrier" and not _COPIES.value:
         raise ValueError(
-            "--children: missing; give a stage, such as level_00/children_000000400, "
+            "--copies: missing; give a stage, such as level_00/children_000000400, "
             "of a run with config.instability.copies"
         )
 

@@ -35,8 +35,8 @@ class Options(NamedTuple):
       batch_size: examples in a batch.
       block_size: examples whose gradients are computed at once.
       until: duration in which forgetting events count; "" for all of training.
-      children: stage of child networks.
-      pairs: "triple" for barriers between two children and their parent, or "children".
+      copies: stage in which copies were trained.
+      pairs: "triple" for barriers between two copies and their parent, or "copies".
       at: "midpoint" or "maximum" of the linear path.
     """
 
@@ -45,13 +45,15 @@ class Options(NamedTuple):
     batch_size: int = 1000
     block_size: int = 16
     until: str = ""
-    children: str = ""
+    copies: str = ""
     pairs: str = "triple"
     at: str = "midpoint"
 
 
 # Options that change the scores. Where they are given, the file records them.
-_RECORDED = ("checkpoint", "batch_norm", "children", "pairs", "at")
+_RECORDED = ("checkpoint", "batch_norm", "copies", "pairs", "at")
+# Their first names, which files have.
+_FIRST_NAMES = {"copies": "children"}
 
 
 class Request(NamedTuple):
@@ -88,7 +90,10 @@ def describe(score: str, options: Options) -> str:
     if options.batch_norm == "batch":
         given.append("batch_size")
     words = ["negative_margin" if score == "margin" else score]
-    return " ".join(words + [f"{name}={getattr(options, name)}" for name in given])
+    for name in given:
+        value = getattr(options, name)
+        words.append(f"{_FIRST_NAMES.get(name, name)}={_FIRST_NAMES.get(value, value)}")
+    return " ".join(words)
 
 
 def run(request: Request) -> int:
@@ -173,8 +178,8 @@ def _hashes(run: factory.TrainedRun, request: Request) -> list[str]:
 
 
 def _end_points(options: Options) -> list[str]:
-    """Lists the checkpoints at the ends of the linear paths: children, and parent."""
-    stage = options.children.removesuffix("/last")
+    """Lists the checkpoints at the ends of the linear paths: copies, and parent."""
+    stage = options.copies.removesuffix("/last")
     parent = f"{stage.partition('/')[0]}/ticket/last"
     return [f"{stage}/last", *([parent] if options.pairs == "triple" else [])]
 
@@ -229,23 +234,23 @@ def _count_forgetting(run: factory.TrainedRun, until: str) -> tuple[np.ndarray, 
 
 def _barriers(run: factory.TrainedRun, options: Options) -> tuple[np.ndarray, int]:
     """Returns the barriers [p n] of all pairs of networks of each replicate."""
-    children, *parents = _end_points(options)
-    variant, copies = children.split("/")[1], run.config.instability.copies
+    trained, *parents = _end_points(options)
+    variant, copies = trained.split("/")[1], run.config.instability.copies
     if not variant.startswith("children_") or copies < 2:
         raise ValueError(
-            "--children: expected a stage such as level_00/children_000000400, with 2 "
-            f"children or more, got {children!r} of a run with "
+            "--copies: expected a stage such as level_00/children_000000400, with 2 "
+            f"copies or more, got {trained!r} of a run with "
             f"config.instability.copies {copies}"
         )
-    state = factory.load_state(run, children)
-    networks = [_take_child(state, c, copies) for c in range(copies)]
+    state = factory.load_state(run, trained)
+    networks = [_take_copy(state, c, copies) for c in range(copies)]
     for name in parents:
         _check_parent(run, name, start=int(variant.removeprefix("children_")))
         try:
             parent = factory.load_state(run, name)
         except ValueError as error:
-            raise ValueError(f"{error}, or --pairs=children") from error
-        networks.insert(0, _take_child(parent, 0, 1))
+            raise ValueError(f"{error}, or --pairs=copies") from error
+        networks.insert(0, _take_copy(parent, 0, 1))
     eval_fns, barriers = _eval_fns(run, state), []
     for r in range(run.config.replicates):
         ends = [
@@ -264,9 +269,9 @@ def _barriers(run: factory.TrainedRun, options: Options) -> tuple[np.ndarray, in
 
 
 def _check_parent(run: factory.TrainedRun, name: str, *, start: int) -> None:
-    """Checks that the children started where their parent started.
+    """Checks that the copies started where their parent started.
 
-    Children start with a new optimizer state. A parent that was trained beforehand
+    Copies start with a new optimizer state. A parent that was trained beforehand
     would have an older one, and would not be comparable.
     """
     stage = name.removesuffix("/last")
@@ -278,18 +283,18 @@ def _check_parent(run: factory.TrainedRun, name: str, *, start: int) -> None:
     }
     if starts and starts != {start}:
         raise ValueError(
-            f"--pairs: expected children that start where their parent did, at step "
-            f"{min(starts)}, got 'triple' for children that start at step {start} with "
+            f"--pairs: expected copies that start where their parent did, at step "
+            f"{min(starts)}, got 'triple' for copies that start at step {start} with "
             "a new optimizer; set config.instability.start_steps to lottery.rewind, or "
-            "give --pairs=children"
+            "give --pairs=copies"
         )
 
 
-def _take_child(state: Any, child: int, count: int) -> tuple[Any, Any]:
-    """Returns weights and batch statistics of one child of each replicate."""
+def _take_copy(state: Any, copy: int, count: int) -> tuple[Any, Any]:
+    """Returns weights and batch statistics of one copy of each replicate."""
     networks = example_scores.weights(state)
     both = (networks.params, networks.batch_stats)
-    return jax.tree.map(lambda leaf: leaf[child::count], both)
+    return jax.tree.map(lambda leaf: leaf[copy::count], both)
 
 
 def _summarize_barriers(

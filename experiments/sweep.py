@@ -51,7 +51,11 @@ _DATA_DIR = command_line.data_dir()
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs all runs that have not ended, and reports on those that have started."""
+    """Runs all runs that have not ended, and reports on those that have started.
+
+    Args:
+      argv: the command line, of which absl has parsed the flags.
+    """
     del argv
     absl_logging.set_verbosity(absl_logging.WARNING)
     try:

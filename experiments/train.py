@@ -25,7 +25,7 @@ from absl import flags  # noqa: E402
 from absl import logging as absl_logging  # noqa: E402
 from ml_collections import ConfigDict, config_flags  # noqa: E402
 
-from experiments import command_line, recipes  # noqa: E402
+from experiments import command_line, config_arguments  # noqa: E402
 from jaxsparse import config, launchers  # noqa: E402
 from jaxsparse.data import names  # noqa: E402
 
@@ -42,7 +42,11 @@ _REPORT = flags.DEFINE_bool("report", True, "write a report at the end of the ru
 
 
 def main(argv: Sequence[str]) -> None:
-    """Checks the config and runs the experiment."""
+    """Checks the config and runs the experiment.
+
+    Args:
+      argv: the command line, of which absl has parsed the flags.
+    """
     del argv
     absl_logging.set_verbosity(absl_logging.WARNING)
     signals.end_when_told()
@@ -97,9 +101,13 @@ def _describe(error: Exception) -> str:
 
 
 def parse(argv: Sequence[str]) -> list[str]:
-    """Parses flags, after checking the config file and fields."""
-    return command_line.parse(argv, rewrite=recipes.arguments)
+    """Parses flags, after checking the config file and fields.
+
+    Args:
+      argv: the command line, with the name of the program.
+    """
+    return command_line.parse(argv, rewrite=config_arguments.arguments)
 
 
 if __name__ == "__main__":
-    command_line.run(main, rewrite=recipes.arguments)
+    command_line.run(main, rewrite=config_arguments.arguments)

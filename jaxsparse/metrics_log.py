@@ -163,7 +163,7 @@ def append(path: Path, records: Iterable[Record]) -> None:
       OSError: if the file cannot be written; the message names the file.
     """
     with naming(path), path.open("a", encoding="utf-8") as file:
-        file.writelines(_line(record) for record in records)
+        file.writelines(to_line(record) for record in records)
 
 
 def sync(path: Path) -> None:
@@ -221,7 +221,7 @@ def keep_only(
     records = read(path, fields=fields)
     kept = [record for record in records if keep(record)]
     if len(kept) < len(records) or is_torn(path):
-        write_atomically(path, "".join(_line(record) for record in kept))
+        write_atomically(path, "".join(to_line(record) for record in kept))
     return len(records) - len(kept)
 
 
@@ -239,7 +239,7 @@ def sort(path: Path, key: Callable[[Record], int]) -> None:
     rows = read(path)
     ordered = sorted(rows, key=key)
     if ordered != rows:
-        write_atomically(path, "".join(_line(row) for row in ordered))
+        write_atomically(path, "".join(to_line(row) for row in ordered))
 
 
 def is_torn(path: Path) -> bool:
@@ -298,8 +298,12 @@ def naming(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _line(record: Record) -> str:
-    """Converts a record to a line of JSON; top-level NaN and infinities become null."""
+def to_line(record: Record) -> str:
+    """Converts a record to a line of JSON; top-level NaN and infinities become null.
+
+    Args:
+      record: the record.
+    """
     finite = {name: _or_null(value) for name, value in record.items()}
     return json.dumps(finite, allow_nan=False) + "\n"
 

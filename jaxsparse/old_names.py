@@ -80,11 +80,12 @@ CONFIG_FIELDS = {
 }
 
 # Old to new values of config fields, by the present name of the field.
-CONFIG_VALUES: dict[str, dict[str, Any]] = {
+CONFIG_VALUES: dict[str, dict[str | int, Any]] = {
     "data.augment": {"as_given": "custom", "published": "standard"},
     "data.normalize": {"channels": "standardize", "unit": "scale"},
     "data.reshuffle_each_level": {"same": False, "fresh": True},
     "model.norm_affine": {"learned": True, "fixed": False},
+    "pretraining.batch_size": {0: None},
     "sparse.skip_update": {"no": False, "yes": True},
     "run.fsdp": {"whole": False, "sharded": True},
     "run.scan": {"auto": None, "single": False, "scan": True},

@@ -47,7 +47,7 @@ def names(table: Table) -> list[str]:
 
 
 def made_only(c: Any, **sizes: int) -> Any:
-    """A fixture that is a config only, in place of `conv._make`."""
+    """A fixture that is a config only, in place of `conv.make`."""
     del sizes
     return types.SimpleNamespace(config=c)
 
@@ -209,7 +209,7 @@ def test_convolutions_have_a_job_for_each_way(monkeypatch: pytest.MonkeyPatch) -
         seen.append((run.conv_gradients, run.steps_per_call, run.replicate_mode))
         return idle_job(fixture)
 
-    monkeypatch.setattr(conv, "_make", made_only)
+    monkeypatch.setattr(conv, "make", made_only)
     monkeypatch.setattr(fixtures, "trainer_job", job)
     monkeypatch.setattr(mnist, "load_torch", lambda name: None)
     sizes = {"batch_size": 4, "steps": 2}
@@ -227,7 +227,7 @@ def test_convolutions_have_a_job_for_each_way(monkeypatch: pytest.MonkeyPatch) -
     small = conv.small_resnet(**BRIEF, **sizes, count=2)
     assert names(small) == ["1 replicate", "2 replicates in one program"]
     assert list(config.MODELS) == before
-    monkeypatch.setattr(conv, "_convolution_job", lambda *args: Job(lambda n: None, 1))
+    monkeypatch.setattr(conv, "convolution_job", lambda *args: Job(lambda n: None, 1))
     single = names(conv.single_convolutions(**BRIEF, batch_size=1))
     assert single[:2] == [
         f"3 to 16 channels, 32x32, {way}" for way in ("library", "explicit")
@@ -248,8 +248,8 @@ def test_a_row_is_of_calls_of_its_length() -> None:
     # Also where the trainer would choose another length, and never of the shared
     # program whose number of steps is an argument.
     steps = 2
-    c = conv._config("lenet_5", "explicit", 4, steps)
-    fixture = conv._make(c, examples=8)
+    c = conv.recipe("lenet_5", "explicit", 4, steps)
+    fixture = conv.make(c, examples=8)
     trainer, asked = fixture.experiment.trainer, []
 
     def programs(*of: int) -> Any:
@@ -269,7 +269,7 @@ def test_a_row_is_of_calls_of_its_length() -> None:
 def test_pytorchs_resnet_is_the_same_network() -> None:
     pytest.importorskip("torch")
     torch = mnist.load_torch("torch_resnet")
-    fixture = conv._make(conv._config("resnet_20", "auto", 4, 1), examples=12)
+    fixture = conv.make(conv.recipe("resnet_20", "auto", 4, 1), examples=12)
     same = mnist.compare_losses(fixture, torch, steps=3, tolerance=conv.TOLERANCE)
     assert "as expected" in same
 

@@ -109,8 +109,9 @@ def test_a_process_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
         return subprocess.CompletedProcess(command, 1, "", "no room")
 
     monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
     with pytest.raises(RuntimeError, match="no room"):
-        scaling._describe_elsewhere((LENET,), 8)
+        scaling.measure(**BRIEF, networks=(LENET,), size=8)
 
 
 def test_times_count_the_examples_of_all_devices(
@@ -265,7 +266,7 @@ def test_throughput_rows(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> Non
             seen.append(c.replicates)
             return Job(lambda count: None, 0.0)
 
-        monkeypatch.setattr(throughput, "_trainer_job", job)
+        monkeypatch.setattr(throughput, "trainer_job", job)
         cost = throughput.Cost(1e6, 2**29)
         monkeypatch.setattr(throughput, "read_cost", lambda c, dataset: cost)
     sizes = {"batch_sizes": (8,), "examples": 32, "steps": 2, "side": 16}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import command_line, recipes
+from experiments import command_line, config_arguments
 from jaxsparse import config, launchers
 from jaxsparse.data import tfds_folders
 
@@ -31,7 +31,7 @@ class NoJax:
             os._exit(99)
 
 sys.meta_path.insert(0, NoJax())
-import experiments.command_line, experiments.recipes  # once, not in each fork
+import experiments.command_line, experiments.config_arguments  # once, not in each fork
 for words in json.loads(sys.argv[1]):
     sys.stderr.flush(), sys.stdout.flush()
     child = os.fork()
@@ -199,7 +199,7 @@ def test_help_is_no_error(root: Path) -> None:
     ["lth_digits", "lth_digits.py", "configs/lth_digits", "configs/lth_digits.py"],
 )
 def test_a_recipe_is_found_by_its_name(name: str, root: Path) -> None:
-    path, _, preset = recipes.resolve(f"{name}:quick").partition(":")
+    path, _, preset = config_arguments.resolve(f"{name}:quick").partition(":")
     assert Path(path).samefile(root / "configs" / "lth_digits.py")
     assert preset == "quick"
 
@@ -221,12 +221,15 @@ def test_options_of_what_a_config_file_registers_are_fields(tmp_path: Path) -> N
     path = tmp_path / "own.py"
     path.write_text(OWN)
     given = ["train.py", f"--config={path}", "--config.sparse.own_power=3.0"]
-    assert recipes.arguments([*given, "--noconfig.sparse.own_flag"])[2] == given[2]
+    assert (
+        config_arguments.arguments([*given, "--noconfig.sparse.own_flag"])[2]
+        == given[2]
+    )
     assert "own_score" not in config.SCORES  # the flags library registers it
     with pytest.raises(ValueError, match=r"own_power: expected a number like 2\.0, go"):
-        recipes.arguments([*given[:2], "--config.sparse.own_power=much"])
+        config_arguments.arguments([*given[:2], "--config.sparse.own_power=much"])
     with pytest.raises(ValueError, match=r"own_powr: no such .*mean sparse\.own_power"):
-        recipes.arguments([*given[:2], "--config.sparse.own_powr=3.0"])
+        config_arguments.arguments([*given[:2], "--config.sparse.own_powr=3.0"])
     path.write_text("1 / 0")
     with pytest.raises(ValueError, match="the file cannot be run: ZeroDivisionError"):
-        recipes.arguments(given)
+        config_arguments.arguments(given)

@@ -136,9 +136,7 @@ def test_fields_that_nothing_reads_are_refused(
 
 def test_names_that_are_known_without_jax_are_those_of_the_tables() -> None:
     tables = {
-        "sparse.ablation": factory.ABLATIONS,
         "sparse.distribution": ("global", *distributions.NAMES),
-        "optimizer.name": factory.OPTIMIZERS,
         "init.kernel": initializers.KERNELS,
         "init.bias": initializers.BIASES,
         "init.norm_scale": initializers.NORM_SCALES,

@@ -1,6 +1,7 @@
 """The default config, the config files, and when two configs are the same."""
 
 import importlib
+import inspect
 import json
 import re
 import sys
@@ -125,7 +126,7 @@ def traced_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(init_masks, "make_effective_count", try_paths)
         for module, name, model, given in (
-            (components, "_shapes", 1, slice(2, 3)),
+            (components, "variable_shapes", 1, slice(2, 3)),
             (init_masks, "ends_kept_whole", 1, slice(4, 5)),
             (init_masks, "layouts", 0, slice(3, 4)),
             (init_masks, "make_effective_count", 0, slice(3, 5)),
@@ -163,6 +164,7 @@ def test_every_config_is_valid_and_fits_its_network(
     command = f"Command: python experiments/train.py --config=configs/{path.name}"
     assert command in module.__doc__
     assert module.get_config.__doc__
+    assert list(inspect.signature(module.get_config).parameters) == ["preset"]
     with pytest.raises(ValueError, match="has no preset 'quik'; did you mean quick"):
         module.get_config("quik")
     *sides, channels = next(v for k, v in SHAPES.items() if k in path.stem)
@@ -235,6 +237,7 @@ OLD = {
         "prunable": [],
     },
     "start": {"run": "", "replicate": -1},
+    "pretraining": {"batch_size": 0},
     "run": {"weights": "sharded", "dispatch": "single", "checkpoint_every": ""},
 }
 OLD_HASH = "a0c780cc89"
@@ -251,6 +254,7 @@ def test_old_fields_and_values_are_translated() -> None:
     assert c.sparse.skip_update is False and c.sparse.drop_fraction is None
     assert (c.sparse.begin_step, c.sparse.end_step) == (None, "75%")
     assert c.warm_start.run is None and c.warm_start.replicate is None
+    assert c.pretraining.batch_size is None
     assert (c.run.fsdp, c.run.scan, c.run.checkpoint_every) == (True, False, None)
     assert list(config.differences(read, c)) == []
     assert config.digest(read) == config.digest(c) == OLD_HASH

@@ -208,10 +208,10 @@ def test_scores_that_are_lost_are_made_again(
     made = tiny_studies.as_tiny(data_diet.STUDY, small)
     scored, _, easy = tiny_studies.tasks(made, tmp_path / "study")
     path = tmp_path / "study" / SCORES
-    before = score_files._read(path)
+    before = score_files.read(path)
     path.unlink()
     driver.train(scored.run, scored.others, scored.places)
-    again = score_files._read(path)
+    again = score_files.read(path)
     np.testing.assert_array_equal(again.scores, before.scores)
     assert again.provenance == before.provenance
     assert driver.is_done(easy)

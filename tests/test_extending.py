@@ -96,7 +96,7 @@ def test_the_regrowth_method_keeps_the_count_and_replaces_a_fifth(root: Path) ->
     assert changed == [0, 0, 3, 0, 3, 0]
 
 
-def test_records_reach_the_callback(
+def test_records_reach_the_metric_writer(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logged: dict[str, float] = {}

@@ -26,7 +26,7 @@ def test_what_is_appended_is_read(path: Path) -> None:
 
 @hypothesis.given(value=st.floats(width=64))
 def test_floats_keep_every_bit_and_others_are_null(value: float) -> None:
-    line = metrics_log._line({"loss": value, "name": "a\nb", "none": None})
+    line = metrics_log.to_line({"loss": value, "name": "a\nb", "none": None})
     assert line.count("\n") == 1
     read = json.loads(line)["loss"]
     finite = value == value and abs(value) != float("inf")
@@ -48,7 +48,7 @@ def test_a_torn_last_line_is_passed_over_and_then_cut(path: Path, cut: int) -> N
     kept = ROWS if cut == 1 else ROWS[:-1]
     assert metrics_log.read(path) == kept
     assert metrics_log.keep_only(path, lambda row: True) == 0
-    assert path.read_bytes() == "".join(map(metrics_log._line, kept)).encode()
+    assert path.read_bytes() == "".join(map(metrics_log.to_line, kept)).encode()
     metrics_log.append(path, ROWS[len(kept) :])
     assert path.read_bytes() == whole
 

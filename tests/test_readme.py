@@ -1,13 +1,19 @@
 """The README does what it says: its code runs, its commands and studies exist."""
 
 import re
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+import pytest
 from flax import nnx
+from helpers import tiny
 
+import jaxsparse
+from configs import lth_digits
 from experiments import studies
 from experiments.sweeping import points
 from jaxsparse import masks, transforms
@@ -56,7 +62,7 @@ def test_results_of_the_papers_exist(root: Path) -> None:
 
 
 def test_linen_loop_keeps_exact_zeros_and_nnx_loop_prunes(root: Path) -> None:
-    linen, *rest = blocks(root / "README.md", "python")
+    linen, nnx_loop = blocks(root / "README.md", "python")[1:]
     found: dict[str, Any] = {}
     exec(linen, found)
     held = transforms.get_masks(found["opt_state"])
@@ -67,8 +73,31 @@ def test_linen_loop_keeps_exact_zeros_and_nnx_loop_prunes(root: Path) -> None:
         )
         assert not kernel[~mask].any()
     assert masks.num_active(transforms.ever_active(found["opt_state"])) > 125
-    exec("\n".join(rest), found)
-    assert masks.num_active(found["found_masks"]) == 250
+    exec(nnx_loop, found)
+    assert masks.num_active(transforms.get_masks(found["optimizer"].opt_state)) == 200
     trained = nnx.state(found["network"], nnx.Param)
     zeros = [int((np.asarray(leaf) == 0).sum()) for leaf in jax.tree.leaves(trained)]
-    assert sum(zeros) == 1000
+    assert sum(zeros) == 800
+
+
+def test_the_callback_sees_weights_of_all_replicates(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged: list[dict[str, Any]] = []
+    wandb = types.SimpleNamespace(
+        log=logged.append, init=lambda project: None, Histogram=np.array
+    )
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.chdir(tmp_path)
+    brief = {
+        "model.name": "lenet_300_100",
+        "lottery.levels": 0,
+        "run.steps_per_call": 6,
+    }
+    monkeypatch.setattr(lth_digits, "get_config", lambda: tiny.config(brief))
+    exec(blocks(root / "README.md", "python")[0], {})
+    assert [row["step"] for row in logged] == [0, 6, 12]
+    assert {row["head"].shape for row in logged} == {(2, 100, 10)}
+    run = jaxsparse.load(tmp_path / "runs" / "tickets")
+    last = run.params(level=0, replicate=None)["head"]["kernel"]
+    np.testing.assert_array_equal(logged[-1]["head"], last)

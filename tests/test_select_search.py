@@ -12,7 +12,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxsparse import select
-from jaxsparse.select import bisection, counting, sample
+from jaxsparse.select import counting, sample, thresholds
 from jaxsparse.select.search import search
 
 SHAPES = {"cube": (3, 8, 5), "flat": (25,), "kernel": (16, 9)}
@@ -60,7 +60,7 @@ def test_no_sample_changes_masks(missed: str, monkeypatch: pytest.MonkeyPatch) -
     if MISSED[missed] is not None:
         monkeypatch.setattr(sample, "draw", MISSED[missed])
     # Traced anew, with the constants above.
-    monkeypatch.setattr(bisection, "_keep_layers", bisection._keep_layers.__wrapped__)
+    monkeypatch.setattr(thresholds, "keep_layers", thresholds.keep_layers.__wrapped__)
     globally = jax.jit(lambda s, k, c: select.top_k_global(s, k, candidates=c))
     per_layer = jax.jit(lambda s, k, c: select.top_k_per_layer(s, k, candidates=c))
     some = split(np.random.default_rng(1).random(SIZE) < 0.7)
@@ -100,7 +100,7 @@ def test_a_sample_saves_most_counts() -> None:
     rng = np.random.default_rng(2)
     normal = np.abs(rng.normal(size=(2**9, 2**8)).astype(np.float32))
     for flat in (normal, normal**7, np.round(normal * 16) / 16):
-        values = bisection.sortable_bits(
+        values = thresholds.sortable_bits(
             [select.inputs.Layer("", jnp.asarray(flat), None, frozen=False)]
         )
         for target in (flat.size // 10, flat.size // 2):

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import importlib.machinery
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 from typing import Any
 
@@ -373,7 +375,9 @@ def test_more_local_jobs_than_accelerators_are_refused(
         gpus.divide(3, some)
     assert gpus.divide(3, {}, driver=tmp_path)[0] == {GPUS: None}
     monkeypatch.setattr(gpus.launchers, "on_tpu", lambda environment: True)
-    monkeypatch.setattr(gpus, "_is_installed", lambda package: True)
+    libtpu = types.ModuleType("libtpu")
+    libtpu.__spec__ = importlib.machinery.ModuleSpec("libtpu", None)
+    monkeypatch.setitem(sys.modules, "libtpu", libtpu)
     with pytest.raises(
         ValueError, match="^--jobs: expected 1 on a TPU, .*, got 2; give"
     ):

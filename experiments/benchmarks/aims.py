@@ -222,7 +222,12 @@ def _reason(pattern: str, tables: Mapping[str, Any]) -> str:
 
 
 def judge(aim: Aim, values: Sequence[float]) -> str:
-    """Returns "met" or "missed" by the median; "no aim" without a limit."""
+    """Returns "met" or "missed" by the median; "no aim" without a limit.
+
+    Args:
+      aim: the aim.
+      values: a value of each repetition, at least one.
+    """
     if not aim.limit:
         return "no aim"
     sign, limit = aim.limit.split()[:2]

@@ -29,10 +29,8 @@ def scan_job(c: ConfigDict, tx: Any, shape: tuple[int, ...], *, steps: int) -> J
     """
     step, (params, batch) = training_step(c, tx, shape)
     if c.replicates > 1:
+        axes = transforms.replicate_axes(jax.eval_shape(tx.init, params))
         params = jax.tree.map(lambda leaf: jnp.stack([leaf] * c.replicates), params)
-        axes = transforms.replicate_axes(
-            jax.eval_shape(tx.init, jax.tree.map(lambda leaf: leaf[0], params))
-        )
         opt_state = jax.vmap(tx.init, out_axes=axes)(params)
         step = jax.vmap(step, in_axes=((0, axes), None), out_axes=(0, axes))
     else:
@@ -49,7 +47,13 @@ def scan_job(c: ConfigDict, tx: Any, shape: tuple[int, ...], *, steps: int) -> J
 def training_step(
     c: ConfigDict, tx: Any, shape: tuple[int, ...]
 ) -> tuple[Callable[..., Any], Any]:
-    """Makes a training step, its initial parameters and the one batch it trains on."""
+    """Makes a training step, its initial parameters and the one batch it trains on.
+
+    Args:
+      c: the recipe.
+      tx: an optax optimizer.
+      shape: axes [h w c] of the images.
+    """
     dataset = fixtures.random_dataset(shape, examples=c.data.batch_size)
     model = factory.make_model(c, classes=10, training=True)
     images = augment.normalize(

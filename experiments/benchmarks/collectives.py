@@ -69,7 +69,11 @@ def read(text: str) -> Collectives:
 
 
 def shape_bytes(shape: str) -> int:
-    """Returns the size of an array or a tuple, such as "(f32[8,4]{1,0}, s32[])"."""
+    """Returns the size of an array or a tuple, such as "(f32[8,4]{1,0}, s32[])".
+
+    Args:
+      shape: shape and dtype as in HLO text.
+    """
     bits = 0
     for dtype, sizes in _ARRAY.findall(shape):
         width = 8 if dtype == "pred" else int((re.findall(r"\d+", dtype) or ["0"])[0])

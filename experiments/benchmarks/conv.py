@@ -72,9 +72,9 @@ def lenet_replicates(
     """
 
     def job(mode: str) -> Job:
-        c = _config("lenet_5", "explicit", batch_size, steps)
+        c = recipe("lenet_5", "explicit", batch_size, steps)
         c.replicates, c.run.replicate_mode = count, mode
-        return fixtures.trainer_job(_make(c, examples=batch_size * steps))
+        return fixtures.trainer_job(make(c, examples=batch_size * steps))
 
     jobs = {mode: job(mode) for mode in ("map", "unroll", "vmap")}
     rates = timing.interleave(jobs, seconds=seconds, repetitions=repetitions)
@@ -98,8 +98,8 @@ def resnet(*, batch_size: int, steps: int, seconds: float, repetitions: int) -> 
     if torch is None:
         absent[PYTORCH] = rows.MISSING
     else:
-        c = _config("resnet_20", "auto", batch_size, 1)
-        fixture = _make(c, examples=batch_size * CHECKED)
+        c = recipe("resnet_20", "auto", batch_size, 1)
+        fixture = make(c, examples=batch_size * CHECKED)
         images, labels = (part[:batch_size] for part in fixture.dataset.train)
         floats = fixtures.normalized(images, fixture.dataset)
         theirs = torch.jobs(*fixtures.first_replicate(fixture), floats, labels)
@@ -134,9 +134,9 @@ def small_resnet(
     """
 
     def job(replicates: int) -> Job:
-        c = _config(SMALL, "auto", batch_size, steps)
+        c = recipe(SMALL, "auto", batch_size, steps)
         c.model.width, c.replicates = 8, replicates
-        return fixtures.trainer_job(_make(c, examples=batch_size * steps))
+        return fixtures.trainer_job(make(c, examples=batch_size * steps))
 
     def network(**fields: Any) -> Any:
         return models.CifarResNet(8, **fields)
@@ -169,7 +169,7 @@ def single_convolutions(*, batch_size: int, seconds: float, repetitions: int) ->
         kernel = jnp.ones((3, 3, inputs, outputs))
         for name, convolution in (("library", library), ("explicit", convolve)):
             row = f"{inputs} to {outputs} channels, {side}x{side}, {name}"
-            jobs[row] = _convolution_job(convolution, x, kernel)
+            jobs[row] = convolution_job(convolution, x, kernel)
     rates = timing.interleave(jobs, seconds=seconds, repetitions=repetitions)
     return timing.rate_table(
         f"3x3 convolutions with gradients, batch {batch_size}",
@@ -179,9 +179,17 @@ def single_convolutions(*, batch_size: int, seconds: float, repetitions: int) ->
     )
 
 
-def _convolution_job(
+def convolution_job(
     convolution: Callable[..., jax.Array], x: jax.Array, kernel: jax.Array
 ) -> Job:
+    """Times a convolution with its gradients by images and kernel.
+
+    Args:
+      convolution: function of images, kernel, strides and padding.
+      x: images or feature maps [b h w c].
+      kernel: the kernel [height, width, inputs, outputs].
+    """
+
     @jax.jit
     def all_three(x: jax.Array, kernel: jax.Array) -> Any:
         y, pull = jax.vjp(lambda *args: convolution(*args, (1, 1), "SAME"), x, kernel)
@@ -203,13 +211,21 @@ def _jobs(network: str, batch_size: int, steps: int) -> dict[str, Job]:
             slow = network != "lenet_5" and fixtures.on_cpu()
             if slow and gradients == "library" and length > 1:
                 continue
-            c = _config(network, gradients, batch_size, length)
-            fixture = _make(c, examples=batch_size * steps)
+            c = recipe(network, gradients, batch_size, length)
+            fixture = make(c, examples=batch_size * steps)
             jobs[f"{gradients}, {name}"] = fixtures.trainer_job(fixture)
     return jobs
 
 
-def _config(network: str, gradients: str, batch_size: int, steps: int) -> Any:
+def recipe(network: str, gradients: str, batch_size: int, steps: int) -> Any:
+    """Makes a config for one replicate.
+
+    Args:
+      network: a name of `model.name`.
+      gradients: value of `run.conv_gradients`.
+      batch_size: examples in a batch.
+      steps: steps in a call.
+    """
     c = fixtures.recipe(network, replicates=1, batch_size=batch_size, steps=steps)
     if network == "lenet_5":
         c.model.padding = "VALID"
@@ -217,6 +233,12 @@ def _config(network: str, gradients: str, batch_size: int, steps: int) -> Any:
     return c
 
 
-def _make(c: Any, *, examples: int) -> Fixture:
+def make(c: Any, *, examples: int) -> Fixture:
+    """Makes the experiment of a config on random images.
+
+    Args:
+      c: from `recipe`.
+      examples: number of training examples.
+    """
     shape = fixtures.SHAPES.get(c.model.name, (16, 16, 3))  # the latter for `SMALL`
     return fixtures.make(c, fixtures.random_dataset(shape, examples=examples))

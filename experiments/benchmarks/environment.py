@@ -65,7 +65,11 @@ def _version(package: str) -> str:
 
 
 def markdown(facts: dict[str, Any]) -> str:
-    """Formats what `describe` returned as a Markdown list."""
+    """Formats what `describe` returned as a Markdown list.
+
+    Args:
+      facts: from `describe`.
+    """
     flat = facts | {
         "versions": ", ".join(f"{k} {v}" for k, v in facts["versions"].items())
     }
@@ -99,5 +103,10 @@ def save(
 
 
 def content(facts: dict[str, Any], tables: Sequence[Table]) -> dict[str, Any]:
-    """Returns the content of the JSON file: the facts, and the data of all tables."""
+    """Returns the content of the JSON file: the facts, and the data of all tables.
+
+    Args:
+      facts: from `describe`.
+      tables: tables with different titles.
+    """
     return facts | {"tables": {table.title: table.data for table in tables}}

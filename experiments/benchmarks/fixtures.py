@@ -77,7 +77,12 @@ def random_dataset(
 
 
 def normalized(images: np.ndarray, dataset: Dataset) -> np.ndarray:
-    """Returns uint8 images [... h w c] of a dataset as float32, on the host."""
+    """Returns uint8 images [... h w c] of a dataset as float32, on the host.
+
+    Args:
+      images: uint8 images [... h w c].
+      dataset: the dataset, with mean and standard deviation of each channel.
+    """
     mean, std = (np.float32(part) for part in (dataset.mean, dataset.std))
     return (images.astype(np.float32) / 255 - mean) / std
 
@@ -116,6 +121,10 @@ def make(c: ConfigDict, dataset: Dataset) -> Fixture:
     """Makes the experiment, and prunes its network once by magnitude.
 
     If `c.sparse` trains sparsely from the start, the masks are those of its method.
+
+    Args:
+      c: the recipe.
+      dataset: the dataset to train on.
     """
     experiment = factory.make_experiment(c, dataset, Path("unused"))
     network, seeds = experiment.task, experiment.seeds
@@ -129,19 +138,33 @@ def make(c: ConfigDict, dataset: Dataset) -> Fixture:
 
 
 def prune(params: Params, masks: Masks) -> Masks:
-    """Returns masks of the largest weights, `DENSITY` of them all."""
+    """Returns masks of the largest weights, `DENSITY` of them all.
+
+    Args:
+      params: weights of one replicate.
+      masks: masks of all prunable weights, with the structure of the masks that are
+        returned.
+    """
     count = round(DENSITY * masks_lib.size(masks))
     return select.top_k_global(scores.magnitude(params, masks), count)
 
 
 def first_replicate(fixture: Fixture) -> tuple[Params, Masks]:
-    """Returns the weights and the masks of the first replicate."""
+    """Returns the weights and the masks of the first replicate.
+
+    Args:
+      fixture: an experiment with its state, from `make`.
+    """
     masks = transforms.get_masks(fixture.state.opt_state)
     return jax.tree.map(lambda leaf: leaf[0], (fixture.state.params, masks))
 
 
 def trainer_job(fixture: Fixture) -> Job:
-    """Times the trainer's compiled call, on batches in a new order each epoch."""
+    """Times the trainer's compiled call, on batches in a new order each epoch.
+
+    Args:
+      fixture: an experiment with its state, from `make`.
+    """
     trainer, layout = fixture.experiment.trainer, fixture.experiment.trainer.layout
     steps, size = trainer.loop.steps_per_call, fixture.config.data.batch_size
     program = trainer.compiled_steps(steps, size)
@@ -166,7 +189,11 @@ def trainer_job(fixture: Fixture) -> Job:
 
 
 def call_job(call: Callable[[], Any]) -> Job:
-    """Times calls of a function; the result of each is waited for."""
+    """Times calls of a function; the result of each is waited for.
+
+    Args:
+      call: the function; it returns arrays.
+    """
 
     def run(count: int) -> None:
         for _ in range(count):
@@ -177,6 +204,9 @@ def call_job(call: Callable[[], Any]) -> Job:
 
 def lower_step(fixture: Fixture) -> jax.stages.Lowered:
     """Lowers the trainer's program of one step, before the compiler optimizes it.
+
+    Args:
+      fixture: an experiment with its state, from `make`, with one step in a call.
 
     Raises:
       ValueError: if the calls of the fixture have more steps, and therefore a loop.

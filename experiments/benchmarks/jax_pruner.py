@@ -33,7 +33,11 @@ def restored() -> Iterator[str]:
 
 
 def selection(sparsity: float) -> Callable[[Any], Any]:
-    """Makes a function from weights to masks, by global magnitude."""
+    """Makes a function from weights to masks, by global magnitude.
+
+    Args:
+      sparsity: fraction of weights to prune, 0 to 1.
+    """
     # With normalized scores, its default, it would select other weights.
     updater = jaxpruner.GlobalMagnitudePruning(
         sparsity=sparsity, use_normalization=False

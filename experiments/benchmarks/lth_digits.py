@@ -27,7 +27,7 @@ def measure(
     seconds: float,
     repetitions: int = 3,
     levels: tuple[int, int] = (1, 4),
-    variant: str = "",
+    preset: str = "",
 ) -> list[Table]:
     """Times the command with two numbers of levels, and its training alone.
 
@@ -36,13 +36,13 @@ def measure(
         long as it takes.
       repetitions: turns of each row.
       levels: the two numbers of levels.
-      variant: variant of the recipe.
+      preset: preset of the recipe.
     """
-    c = lth_digits.get_config(variant)
+    c = lth_digits.get_config(preset)
     title = f"{c.name}: a run of {c.lottery.levels} levels"
     if jax.default_backend() == "tpu":
         return [timing.absent_table(title, commands.NO_TPU)]
-    commanded = time_commands(levels, variant, repetitions=repetitions)
+    commanded = time_commands(levels, preset, repetitions=repetitions)
     few, many = (commanded[count] for count in levels)
     first, last = levels
     whole = [
@@ -81,13 +81,13 @@ def measure(
 
 
 def time_commands(
-    levels: tuple[int, ...], variant: str, *, repetitions: int
+    levels: tuple[int, ...], preset: str, *, repetitions: int
 ) -> dict[int, list[float]]:
     """Times the command by number of levels, after one call that fills the cache.
 
     Args:
       levels: numbers of levels.
-      variant: variant of the recipe.
+      preset: preset of the recipe.
       repetitions: turns of each number of levels.
 
     Returns:
@@ -100,7 +100,7 @@ def time_commands(
         def run(count: int, number: int) -> float:
             return commands.run(
                 "experiments/train.py",
-                f"--config=lth_digits:{variant}",
+                f"--config=lth_digits:{preset}",
                 f"--config.lottery.levels={count}",
                 f"--workdir={folder / f'{count}-{number}'}",
                 cache=folder / "programs",

@@ -99,7 +99,12 @@ def measure(
 
 
 def normal_kernels(shapes: Mapping[str, tuple[int, ...]], *, seed: int = 0) -> Any:
-    """Draws normal kernels of the given shapes; also used as their gradients."""
+    """Draws normal kernels of the given shapes; also used as their gradients.
+
+    Args:
+      shapes: shape of the kernel by name of the layer.
+      seed: seed of the generator.
+    """
     generator = np.random.default_rng(seed)
     return {
         name: {"kernel": jnp.asarray(generator.standard_normal(shape, np.float32))}

@@ -137,7 +137,12 @@ class Loop(NamedTuple):
 
 
 def library_loop(fixture: Fixture, masks: Masks) -> Loop:
-    """Makes a sparse optimizer and a jitted step on uint8 batches."""
+    """Makes a sparse optimizer and a jitted step on uint8 batches.
+
+    Args:
+      fixture: an experiment with its state.
+      masks: fixed masks of one replicate.
+    """
     tx = transforms.fixed(optax.sgd(0.1), masks=masks)
     return Loop(tx, make_step(fixture, tx))
 
@@ -179,7 +184,12 @@ def make_step(
 
 
 def library_job(fixture: Fixture, *, steps: int) -> Job:
-    """Times the library's step on NumPy batches, which are copied to the device."""
+    """Times the library's step on NumPy batches, which are copied to the device.
+
+    Args:
+      fixture: an experiment with its state.
+      steps: training steps in a call.
+    """
     params, masks = fixtures.first_replicate(fixture)
     loop = library_loop(fixture, masks)
     opt_state = loop.tx.init(params)

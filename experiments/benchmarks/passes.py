@@ -57,7 +57,12 @@ def measure(
 
 
 def repeated(shapes: Shapes, times: int) -> Shapes:
-    """Returns as many copies of layers, under new names."""
+    """Returns as many copies of layers, under new names.
+
+    Args:
+      shapes: shape by name of the layer.
+      times: number of copies of each layer.
+    """
     return {
         f"copy{n}/{name}": shape for n in range(times) for name, shape in shapes.items()
     }

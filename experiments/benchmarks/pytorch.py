@@ -41,7 +41,11 @@ class Network(torch.nn.Module):
         self.kernels = [layer.weight.data for layer in self.layers]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Returns logits."""
+        """Returns logits.
+
+        Args:
+          images: batch of images, float32 [b ...].
+        """
         x = images.flatten(1)
         *hidden, head = self.layers
         for layer in hidden:
@@ -79,14 +83,27 @@ def train_step(
 def losses(
     params: Params, masks: Masks, images: np.ndarray, labels: np.ndarray
 ) -> list[float]:
-    """Trains on batches [steps b ...] of floats, and returns the loss of each."""
+    """Trains on batches [steps b ...] of floats, and returns the loss of each.
+
+    Args:
+      params: weights of one replicate, in the layout of linen.
+      masks: their masks.
+      images: normalized images, float32 [steps b ...].
+      labels: their classes [steps b].
+    """
     return train(Network(params, masks), images, labels)
 
 
 def train(
     network: torch.nn.Module, images: np.ndarray, labels: np.ndarray
 ) -> list[float]:
-    """Trains a network by `train_step`, and returns the loss of each batch."""
+    """Trains a network by `train_step`, and returns the loss of each batch.
+
+    Args:
+      network: the network; its weights are changed.
+      images: images as the network takes them, float32 [steps b ...].
+      labels: their classes [steps b].
+    """
     values = []
     for x, y in zip(images, labels, strict=True):
         batch = torch.from_numpy(x).to(DEVICE), torch.from_numpy(y).long().to(DEVICE)
@@ -101,7 +118,12 @@ def thread_counts() -> list[int]:
 
 
 def plural(count: int, noun: str) -> str:
-    """Formats a count, as in "2 threads"."""
+    """Formats a count, as in "2 threads".
+
+    Args:
+      count: the count.
+      noun: the noun in the singular.
+    """
     return f"{count} {noun}{'s' * (count != 1)}"
 
 

@@ -47,7 +47,12 @@ def measure(
 
 
 def read(name: str, data_dir: str) -> float:
-    """Reads a dataset and every one of its pixels, and returns the seconds it takes."""
+    """Reads a dataset and every one of its pixels, and returns the seconds it takes.
+
+    Args:
+      name: name of the dataset.
+      data_dir: directory of prepared datasets.
+    """
     start = time.perf_counter()
     dataset = datasets.load(name, data_dir=data_dir)
     for part in (dataset.train, dataset.test):

@@ -110,7 +110,11 @@ def compare(then: Content, now: Content) -> str:
 
 
 def describe(fact: Any) -> str:
-    """Formats a fact about a page, such as its date or its versions."""
+    """Formats a fact about a page, such as its date or its versions.
+
+    Args:
+      fact: the fact, as read from JSON.
+    """
     if isinstance(fact, dict):
         return ", ".join(f"{name} {value}" for name, value in fact.items())
     return "unknown" if fact is None else str(fact)
@@ -131,7 +135,11 @@ def _compare(row: str, then: list[float], now: list[float]) -> tuple[str, ...]:
 
 
 def decimals(values: list[float]) -> int:
-    """Returns the number of decimals with which all values have three digits."""
+    """Returns the number of decimals with which all values have three digits.
+
+    Args:
+      values: numbers; may be empty.
+    """
     least = min((abs(value) for value in values if value), default=1)
     if not math.isfinite(least):
         return 0

@@ -48,7 +48,11 @@ class Case(NamedTuple):
     size: int
 
     def fixture(self, *, steps: int) -> fixtures.Fixture:
-        """Makes the experiment, with the given number of steps in a call."""
+        """Makes the experiment, with the given number of steps in a call.
+
+        Args:
+          steps: training steps in a call.
+        """
         weak, many = self.mode == "weak", self.mode == "replicates"
         c = fixtures.recipe(
             self.network,
@@ -196,6 +200,9 @@ def _read_once(case: Case) -> dict[str, Any]:
 
 def read(case: Case) -> dict[str, Any]:
     """Reads a compiled step.
+
+    Args:
+      case: what is compiled.
 
     Returns:
       Of one device the `flops`, the bytes `accessed`, and the `counts`, `bytes` and

@@ -93,7 +93,7 @@ def measure_network(
         for size in batch_sizes:
             length = min(steps, examples // size)
             c = cifar(network, batch_size=size, steps=length, dtype=dtype)
-            job, reason = try_job(functools.partial(_trainer_job, c, dataset))
+            job, reason = try_job(functools.partial(trainer_job, c, dataset))
             if job is None:
                 absent.append((f"{dtype}, batch {size}", reason, "", "", "", ""))
                 continue
@@ -162,7 +162,7 @@ def measure_replicates(
     jobs, absent = {}, {}
     for count in counts:
         c = cifar(network, batch_size=batch_size, steps=steps, replicates=count)
-        job, reason = try_job(functools.partial(_trainer_job, c, dataset))
+        job, reason = try_job(functools.partial(trainer_job, c, dataset))
         if job is None:
             absent[str(count)] = reason
         else:
@@ -199,7 +199,13 @@ def _row(
     )
 
 
-def _trainer_job(c: ConfigDict, dataset: Dataset) -> Job:
+def trainer_job(c: ConfigDict, dataset: Dataset) -> Job:
+    """Times the trainer's compiled call, after one call that compiles it.
+
+    Args:
+      c: the recipe.
+      dataset: the dataset to train on.
+    """
     job = fixtures.trainer_job(fixtures.make(c, dataset))
     job.run(1)
     return job
@@ -239,7 +245,12 @@ def read_cost(c: ConfigDict, dataset: Dataset) -> Cost:
 
 
 def product_job(dtype: str, side: int) -> Job:
-    """Times a chain of products of square matrices, which is close to peak speed."""
+    """Times a chain of products of square matrices, which is close to peak speed.
+
+    Args:
+      dtype: dtype of the matrices.
+      side: number of rows and columns.
+    """
     scale = side**-0.5  # keeps the size of the entries
     keys = jax.random.split(jax.random.key(0))
     a, b = (jax.random.normal(key, (side, side), dtype) * scale for key in keys)

@@ -101,19 +101,33 @@ def best_settings(
 
 
 def ratios(rates: Sequence[float], base: Sequence[float]) -> list[float]:
-    """Divides rates by those of the same repetitions."""
+    """Divides rates by those of the same repetitions.
+
+    Args:
+      rates: a rate of each repetition.
+      base: rates to divide by, of the same repetitions.
+    """
     return [rate / other for rate, other in zip(rates, base, strict=True)]
 
 
 def format_spread(values: Sequence[float], digits: int = 0) -> str:
-    """Formats the median and the range of repetitions, as in "4 (3 to 5)"."""
+    """Formats the median and the range of repetitions, as in "4 (3 to 5)".
+
+    Args:
+      values: a value of each repetition.
+      digits: digits after the decimal point.
+    """
     low, high = min(values), max(values)
     median = statistics.median(values)
     return f"{median:,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})"
 
 
 def format_rates(values: Sequence[float]) -> str:
-    """Formats rates or times: two decimals where one is below 20, otherwise none."""
+    """Formats rates or times: two decimals where one is below 20, otherwise none.
+
+    Args:
+      values: a value of each repetition.
+    """
     return format_spread(values, 0 if min(values) >= 20 else 2)
 
 
@@ -181,12 +195,20 @@ def absent_table(title: str, reason: str) -> Table:
 
 
 def milliseconds(rates: Mapping[Name, list[float]]) -> dict[Name, list[float]]:
-    """Converts calls per second to milliseconds per call."""
+    """Converts calls per second to milliseconds per call.
+
+    Args:
+      rates: calls per second of each repetition, by name.
+    """
     return {name: [1000 / rate for rate in values] for name, values in rates.items()}
 
 
 def markdown(table: Table) -> str:
-    """Formats a table as Markdown."""
+    """Formats a table as Markdown.
+
+    Args:
+      table: the table.
+    """
     lines = [table.header, ("---",) * len(table.header), *table.rows]
     body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     note = f"\n\n{table.note}" if table.note else ""

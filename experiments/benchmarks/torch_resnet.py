@@ -51,12 +51,22 @@ class Network(torch.nn.Module):
         ]
 
     def conv_norm(self, x: torch.Tensor, name: str, number: str = "") -> torch.Tensor:
-        """Applies a convolution and its normalization."""
+        """Applies a convolution and its normalization.
+
+        Args:
+          x: feature maps, float32 [b c h w].
+          name: prefix of the names of both layers.
+          number: number at the end of both names; "" for none.
+        """
         x = self.layers[f"{name}conv{number}"](x)
         return self.layers[f"{name}norm{number}"](x)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Returns logits."""
+        """Returns logits.
+
+        Args:
+          images: batch of images, float32 [b c h w].
+        """
         x = F.relu(self.conv_norm(images, ""))
         for block in self.blocks:
             y = F.relu(self.conv_norm(x, f"{block}_", "1"))
@@ -100,7 +110,14 @@ def _layer(path: str, leaves: Params) -> torch.nn.Module:
 def losses(
     params: Params, masks: Masks, images: np.ndarray, labels: np.ndarray
 ) -> list[float]:
-    """Trains on batches [steps b h w c] of floats, and returns the loss of each."""
+    """Trains on batches [steps b h w c] of floats, and returns the loss of each.
+
+    Args:
+      params: weights of one replicate, in the layout of linen.
+      masks: their masks.
+      images: normalized images, float32 [steps b h w c].
+      labels: their classes [steps b].
+    """
     channels_first = np.ascontiguousarray(np.moveaxis(images, -1, 2))
     return pytorch.train(Network(params, masks), channels_first, labels)
 
@@ -108,7 +125,14 @@ def losses(
 def jobs(
     params: Params, masks: Masks, images: np.ndarray, labels: np.ndarray
 ) -> dict[str, Job]:
-    """Times training on one batch [b h w c] of floats: a job for each setting."""
+    """Times training on one batch [b h w c] of floats: a job for each setting.
+
+    Args:
+      params: weights of one replicate, in the layout of linen.
+      masks: their masks.
+      images: normalized images, float32 [b h w c].
+      labels: their classes [b].
+    """
 
     def job(layout: torch.memory_format, threads: int) -> Job:
         network = Network(params, masks, layout)

@@ -106,7 +106,11 @@ def write_code(folder: Path, name: str, code: int | None) -> None:
 
 
 def read_codes(folder: Path) -> dict[str, int | None]:
-    """Reads what `write_code` has written of every run that has started."""
+    """Reads what `write_code` has written of every run that has started.
+
+    Args:
+      folder: directory of the codes; it may not exist.
+    """
     if not folder.is_dir():
         return {}
     texts = {

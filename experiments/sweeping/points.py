@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from experiments import recipes as recipe_files
+from experiments import config_arguments
 from experiments.studies.runs import Run, read
 from jaxsparse import config
 from jaxsparse.data import names as data_names
@@ -65,7 +65,7 @@ def make(
     axes = [_split(text, "--vary", "FIELD=VALUE,VALUE") for text in varied]
     common = [_split(text, "--set", "FIELD=VALUE") for text in fixed]
     _check_fields([name for name, _ in (*axes, *common)])
-    recipes = [recipe_files.to_file(recipe) for recipe in recipes]
+    recipes = [config_arguments.to_file(recipe) for recipe in recipes]
     choices = [[(name, v) for v in values.split(",")] for name, values in axes]
     size = seeds_per_run or seeds
     points = []
@@ -177,7 +177,7 @@ def _parse_fields(recipe: str, fields: dict[str, str]) -> dict[str, Any]:
     """Converts values to the types of the recipe's fields."""
     c = read(Run("", recipe, {}))
     for name in fields:
-        recipe_files.check_field(name)
+        config_arguments.check_field(name)
     return {name: _parse(c, value, name) for name, value in fields.items()}
 
 
@@ -191,12 +191,12 @@ def _parse(like: ConfigDict, value: str, name: str) -> Any:
         return value == "true"
     if kind is str:
         return value
-    if kind in recipe_files.TYPES:
+    if kind in config_arguments.TYPES:
         try:
             return kind(value)
         except ValueError as error:
             raise ValueError(
-                f"config.{name}: expected {recipe_files.TYPES[kind]}, got {value!r}"
+                f"config.{name}: expected {config_arguments.TYPES[kind]}, got {value!r}"
             ) from error
     raise ValueError(
         f"config.{name}: expected a field that is a number, a text, or true or false, "

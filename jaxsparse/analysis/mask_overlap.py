@@ -127,7 +127,7 @@ def chance_overlap(first: Masks, second: Masks) -> Overlaps:
     """
     counts = _counts(first, second)
     distributions = {
-        name: _intersection_distribution(count) for name, count in counts.items()
+        name: intersection_distribution(count) for name, count in counts.items()
     }
     layers = {
         name: _expected(
@@ -210,12 +210,15 @@ def _expected(
     return Overlap(mean, *_linear(counts, mean), iou)
 
 
-def _intersection_distribution(counts: Counts) -> tuple[int, Float[np.ndarray, "v"]]:
+def intersection_distribution(counts: Counts) -> tuple[int, Float[np.ndarray, "v"]]:
     """Returns the distribution of the intersection of two random masks of a layer.
 
     Only intersections near the mean are included. By Bernstein's inequality, which
     holds for draws without replacement with the variance of draws with replacement, the
     rest has a probability below 1e-30.
+
+    Args:
+      counts: active weights of both masks, and the size of the layer.
 
     Returns:
       The smallest intersection included, and the probabilities from it upward, [v].

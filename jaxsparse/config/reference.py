@@ -5,6 +5,7 @@ a test fails if the page is not up to date.
 """
 
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ def reference() -> str:
             for field, record in section.fields.items()
         ]
         title = f"### `{name}`" if name else "### General"
-        parts.append("\n".join([title, "", section.help, "", HEADER, *rows]))
+        text = textwrap.wrap(section.help, 100, break_on_hyphens=False)
+        parts.append("\n".join([title, "", *text, "", HEADER, *rows]))
     return "\n\n".join(parts)
 
 

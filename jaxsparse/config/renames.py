@@ -67,11 +67,12 @@ def new_value(field: str, value: Any) -> Any:
     Examples:
       >>> new_value("data.normalize", "unit"), new_value("sparse.drop_fraction", -1.0)
       ('scale', None)
+      >>> new_value("pretraining.batch_size", 0)
     """
     if field in FIELDS and FIELDS[field].valid.optional and value in _NONE:
         return None
     known = CONFIG_VALUES.get(field, {})
-    return known.get(value, value) if isinstance(value, str) else value
+    return known.get(value, value) if isinstance(value, str | int) else value
 
 
 def old_value(field: str, value: Any) -> Any:

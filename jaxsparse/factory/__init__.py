@@ -5,13 +5,12 @@ checked here and in `config.validate`, so that errors are raised before anything
 compiled.
 """
 
-from jaxsparse.factory.components import OPTIMIZERS, make_network, make_optimizer
+from jaxsparse.factory.components import make_network, make_optimizer
 from jaxsparse.factory.durations import Durations, make_durations
 from jaxsparse.factory.eval_fns import EvalFns, make_eval_fns
 from jaxsparse.factory.execution_plan import make_execution_plan
 from jaxsparse.factory.experiment import make_experiment
 from jaxsparse.factory.forgetting import count_forgetting
-from jaxsparse.factory.init_masks import ABLATIONS
 from jaxsparse.factory.input_data import load_data, make_augment
 from jaxsparse.factory.jax_setup import set_up_jax
 from jaxsparse.factory.models import make_model
@@ -27,8 +26,6 @@ from jaxsparse.factory.validate import check_names
 from jaxsparse.factory.warm_start import recorded_hashes
 
 __all__ = (
-    "ABLATIONS",
-    "OPTIMIZERS",
     "SPARSE_INITS",
     "EvalFns",
     "Durations",

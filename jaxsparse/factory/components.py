@@ -26,8 +26,6 @@ from jaxsparse.factory.durations import Durations, config_context
 from jaxsparse.runner.task import StartWeights, TrainTask, dense_masks
 from jaxsparse.training import optimizers
 
-OPTIMIZERS = ("sgd", "adam", "adamw")
-
 
 def make_optimizer(config: ConfigDict, rate: optimizers.LearningRate) -> Any:
     """Makes the dense optimizer of a config.
@@ -59,7 +57,7 @@ def make_optimizer(config: ConfigDict, rate: optimizers.LearningRate) -> Any:
     return optimizers.with_l2(plain, weight_decay=c.weight_decay, decays=decays)
 
 
-def _shapes(
+def variable_shapes(
     config: ConfigDict, make: Callable[[], nn.Module], image: tuple[int, ...]
 ) -> Any:
     """Returns the shapes of a network's variables for images [h w c].
@@ -174,7 +172,7 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> Tra
     models.check_images(config, image)
     annealed = tost.make_annealed_model(config, length)
     # Ghost skips have parameters, which must exist from the first step on.
-    like = _shapes(
+    like = variable_shapes(
         config,
         lambda: model if annealed is None else annealed(model, 0, train=False),
         image,
@@ -187,53 +185,62 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> Tra
     weights = like["params"]
     dense = init_masks.ends_kept_whole(config, model, weights, stats, image)
     rate = make_rate(config, length)
+    # Traced, because names and shapes alone do not tell inputs from outputs.
     axes = init_masks.layouts(model, weights, stats, image)
     wrap = methods.make_wrap(config, length, rate, dense=dense, axes=axes)
     tx = wrap(make_optimizer(config, rate), rng.make_key(config.seeds.masks))
     with config_context("sparse"):
         prunable = methods.prunable(config)
+        # Dense, and made on the host, so that no program is compiled for them.
         masks = dense_masks(
             jax.eval_shape(lambda: masks_lib.ones(weights, prunable=prunable))
         )
         jax.eval_shape(tx.init, weights)  # raises errors early
     init_masks.check_masks(config, weights, dense=dense, axes=axes)
-    redraw = sparse_inits.make_sparse_init(config, axes)
-    if redraw is not None:
-        with config_context("init"):
-            jax.eval_shape(redraw, weights, masks, jax.eval_shape(jax.random.key, 0))
+    # Scores are computed with `precise=True`: in float32 even if activations are
+    # bfloat16.
+    precise = models.make_model(config, classes=dataset.classes, precise=True)
+    normalize = input_data.make_normalize(config, dataset)
     return TrainTask(
         jax.jit(_make_first_weights(config, weights, stats)),
         tx,
         masks,
-        # Scores are computed with `precise=True`: in float32 even if activations are
-        # bfloat16.
         first_masks=init_masks.make_init_masks(
-            config,
-            dataset,
-            models.make_model(config, classes=dataset.classes, precise=True),
-            input_data.make_normalize(config, dataset),
-            wrap,
-            dense=dense,
-            axes=axes,
+            config, dataset, precise, normalize, wrap, dense=dense, axes=axes
         ),
         start=StartWeights(
             fresh_weights=config.sparse.ablation == "reinitialized",
-            redraw=redraw,
+            redraw=_make_redraw(config, axes, weights, masks),
             rescale=gradinit.make_rescale(
                 config,
                 dataset,
                 model=tost.as_rescaled(trained, annealed),
-                normalize=input_data.make_normalize(config, dataset),
+                normalize=normalize,
                 augment=input_data.make_augment(config),
             ),
         ),
         count_effective=init_masks.make_effective_count(
             model, weights, stats, image, masks
         ),
-        level_scores=scores_lib.make_level_scores(
-            config,
-            dataset,
-            models.make_model(config, classes=dataset.classes, precise=True),
-            input_data.make_normalize(config, dataset),
-        ),
+        level_scores=scores_lib.make_level_scores(config, dataset, precise, normalize),
     )
+
+
+def _make_redraw(config: ConfigDict, axes: Any, weights: Any, masks: Any) -> Any:
+    """Makes the function that draws weights for given masks; None without one.
+
+    Args:
+      config: a validated config.
+      axes: which axes of each weight are inputs and outputs.
+      weights: shapes of the parameters.
+      masks: shapes of the masks.
+
+    Raises:
+      ValueError: if it does not fit the network; the message names the config field.
+    """
+    redraw = sparse_inits.make_sparse_init(config, axes)
+    if redraw is not None:
+        with config_context("init"):
+            # Traced only, so that errors are raised before anything is compiled.
+            jax.eval_shape(redraw, weights, masks, jax.eval_shape(jax.random.key, 0))
+    return redraw

@@ -33,7 +33,7 @@ class LotterySteps(NamedTuple):
     Attributes:
       rewind: rewinding step.
       finetune: length of a level's fine-tuning.
-      children_start: steps at which children of the instability analysis start,
+      children_start: steps at which copies of the instability analysis start,
         increasing.
     """
 

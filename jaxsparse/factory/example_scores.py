@@ -209,7 +209,7 @@ def example_barriers(
     References:
       Paul, Larsen, Ganguli, Frankle, Dziugaite. Lottery Tickets on a Data Diet: Finding
       Initializations with Sparse Trainable Networks. 2022. arXiv:2206.01278: a parent
-      and two children, which are three pairs.
+      and two copies, which are three pairs.
     """
     if len(ends) < 2:
         raise ValueError(f"ends: expected 2 or more networks, got {len(ends)}")

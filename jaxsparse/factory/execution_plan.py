@@ -38,11 +38,15 @@ def make_execution_plan(config: ConfigDict, masks: Any) -> ExecutionPlan:
         convolutions.
     """
     convolves = any(leaf.ndim > 2 for leaf in jax.tree.leaves(masks))
+    # Custom gradients are as fast in loops as outside.
     convolves &= not models.uses_custom_conv_grads(config)
     on_cpu = jax.default_backend() == "cpu"
     scan, how = config.run.scan, config.run.replicate_mode
+    # A loop spares a dispatch for each step, except where it slows down convolutions.
     single = convolves and on_cpu if scan is None else not scan
     if how == "auto":
+        # GPUs and TPUs need the large operations of a batch. "map" compiles the
+        # operations of one replicate, but it is a loop, so not for slow convolutions.
         how = "vmap" if not on_cpu else "unroll" if convolves else "map"
     return ExecutionPlan(single, how)
 
@@ -79,6 +83,8 @@ def plan_execution(parts: TrainerParts) -> Execution:
     placement = example_feed.choose_placement(config, dataset, layout)
     plan = make_execution_plan(config, parts.task.masks)
     per_call = 1 if plan.single else config.run.steps_per_call
+    # Examples on the host are copied for a whole chunk, which therefore has to fit into
+    # memory.
     if placement == "host":
         per_call = input_pipeline.steps_per_call(
             dataset.train,

@@ -226,7 +226,7 @@ def _make_instability(parts: TrainerParts) -> InstabilityAnalysis | None:
     c = config.instability
     if not (c.copies or c.compare_levels):
         return None
-    # All children train in parallel, as replicates of one trainer. They are not
+    # All copies train in parallel, as replicates of one trainer. They are not
     # measured during training, and no states of them are saved.
     many = config.copy_and_resolve_references()
     many.replicates = config.replicates * max(1, c.copies)

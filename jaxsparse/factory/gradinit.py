@@ -91,27 +91,7 @@ def make_rescale(
     fields = gradinit_options.GradInitOptions._fields
     options = gradinit_options.GradInitOptions(**{name: c[name] for name in fields})
 
-    def loss(params: Params, batch: Any) -> Any:
-        stats, images, labels = batch
-        logits, _ = model.apply(
-            {"params": params, "batch_stats": stats},
-            images,
-            train=True,
-            mutable=["batch_stats"],
-        )
-        return jnp.mean(losses.cross_entropy(logits, labels))
-
-    @jax.jit
-    def pair(stats: Any, images: Any, labels: Any, key: Any) -> tuple[Any, Any]:
-        if augment is not None:
-            places = jnp.arange(len(images), dtype=jnp.int32)
-            images = augment(images, key=key, places=places)
-        first, second, third = jnp.split(normalize(images), BATCHES)
-        a, b, c = jnp.split(labels, BATCHES)
-        return (
-            (stats, jnp.concatenate([first, second]), jnp.concatenate([a, b])),
-            (stats, jnp.concatenate([first, third]), jnp.concatenate([a, c])),
-        )
+    loss, pair = _make_loss(model), _make_pair(normalize, augment)
 
     def every(params: Params, stats: Any, masks: Masks, seeds: Seeds) -> Any:
         found = []
@@ -135,6 +115,56 @@ def make_rescale(
         return replicates.stack(found)
 
     return every
+
+
+def _make_loss(model: nn.Module) -> Callable[[Params, Any], Any]:
+    """Makes the function of weights and a batch to its mean cross-entropy.
+
+    Args:
+      model: the network as it is at the beginning of training. Batches are normalized
+        by their own statistics, as in training.
+    """
+
+    def loss(params: Params, batch: Any) -> Any:
+        stats, images, labels = batch
+        logits, _ = model.apply(
+            {"params": params, "batch_stats": stats},
+            images,
+            train=True,
+            mutable=["batch_stats"],
+        )
+        return jnp.mean(losses.cross_entropy(logits, labels))
+
+    return loss
+
+
+def _make_pair(
+    normalize: Callable[..., Any], augment: steps.Augment | None
+) -> Callable[..., tuple[Any, Any]]:
+    """Makes the compiled function that prepares the two batches of a step.
+
+    Args:
+      normalize: function of uint8 images to the network's float inputs.
+      augment: random augmentation of the images; None leaves them unchanged.
+
+    Returns:
+      A function of batch statistics, the images and labels of three batches, and a
+      random key.
+    """
+
+    @jax.jit
+    def pair(stats: Any, images: Any, labels: Any, key: Any) -> tuple[Any, Any]:
+        if augment is not None:
+            places = jnp.arange(len(images), dtype=jnp.int32)
+            images = augment(images, key=key, places=places)
+        first, second, third = jnp.split(normalize(images), BATCHES)
+        a, b, c = jnp.split(labels, BATCHES)
+        return (
+            (stats, jnp.concatenate([first, second]), jnp.concatenate([a, b])),
+            (stats, jnp.concatenate([first, third]), jnp.concatenate([a, c])),
+        )
+
+    return pair
 
 
 def _batches(

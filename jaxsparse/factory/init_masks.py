@@ -24,9 +24,6 @@ from jaxsparse.types import Masks, Params
 
 log = logging.getLogger(__name__)
 
-# Changes to masks chosen at initialization that test which of their properties matter.
-ABLATIONS = ("shuffled_layers", "inverted", "reinitialized")
-
 
 def check(config: ConfigDict) -> None:
     """Checks the score and the options of static masks.

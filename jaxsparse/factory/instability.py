@@ -79,7 +79,7 @@ def check(config: ConfigDict) -> None:
 
 
 def check_steps(config: ConfigDict, length: Durations) -> None:
-    """Checks that children start within the training of their level.
+    """Checks that copies start within the training of their level.
 
     Args:
       config: a validated config.
@@ -274,7 +274,7 @@ def judge(
     """Determines whether training is stable and matches the dense network.
 
     Args:
-      instabilities: instabilities of all pairs of children, as fractions.
+      instabilities: instabilities of all pairs of copies, as fractions.
       reached: test accuracies of the judged networks, as fractions.
       dense: test accuracies of dense networks, as fractions; None if there are none.
 

@@ -23,7 +23,11 @@ from jaxsparse.factory.durations import Durations, config_context
 
 
 def differs(config: ConfigDict) -> bool:
-    """Returns whether the pretraining differs from training."""
+    """Returns whether the pretraining differs from training.
+
+    Args:
+      config: a config; it may be locked.
+    """
     plain = config_lib.default().pretraining
     # Compared as dictionaries, because a locked config, such as one from the command
     # line, never equals an unlocked one.
@@ -225,7 +229,7 @@ def as_training(config: ConfigDict) -> ConfigDict:
     """
     c = config.copy_and_resolve_references()
     own = config.pretraining
-    if own.batch_size:
+    if own.batch_size is not None:
         c.data.batch_size = own.batch_size
     if own.learning_rate is not None:
         c.schedule.name = "constant"

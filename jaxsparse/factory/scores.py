@@ -250,7 +250,11 @@ def with_stats(model: nn.Module, stats: Any) -> Callable[..., Array]:
 
 
 def is_wide(scores: Any) -> bool:
-    """Returns whether scores are float64, so that they need `jax.enable_x64`."""
+    """Returns whether scores are float64, so that they need `jax.enable_x64`.
+
+    Args:
+      scores: pytree of arrays, such as the scores of all weights.
+    """
     return any(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(scores))
 
 

@@ -124,7 +124,7 @@ def _check_analyses(config: ConfigDict, used: bool, anneals: bool) -> None:
       ValueError: if an analysis would; the message names the config field.
     """
     a, s = config.analysis, config.instability
-    # Children and levels are compared at the end, where they are annealed away.
+    # Copies and levels are compared at the end, where they are annealed away.
     measured = {
         "analysis.gradient_every": used and a.gradient_every,
         "analysis.at_mask_updates": used and a.at_mask_updates,

@@ -187,8 +187,8 @@ def load_state(run: TrainedRun, moment: str) -> TrainState:
         level 0.
 
     Returns:
-      The state. Leaves are [r ...], counters are scalars; in checkpoints of children,
-      with c children per replicate, leaves are [r * c ...].
+      The state. Leaves are [r ...], counters are scalars; in checkpoints of copies,
+      with c copies per replicate, leaves are [r * c ...].
 
     Raises:
       ValueError: if it is corrupt or missing; the message lists the checkpoints that

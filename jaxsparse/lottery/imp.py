@@ -81,7 +81,7 @@ def prune(
     wide = any(leaf.dtype in (jnp.float64, jnp.int64) for leaf in leaves)
     with jax.enable_x64(True) if wide else contextlib.nullcontext():
         args = (params, masks, counts, np.int32(level), keys, scores, rule)
-        selected, not_finite, ties = _prune(*args)
+        selected, not_finite, ties = prune_to_counts(*args)
         not_finite, ties = multihost.to_host((not_finite, ties))
     # Checked here, because traced code cannot raise errors that depend on values.
     _check_finite(not_finite, level, rule)
@@ -113,7 +113,7 @@ def _check_finite(not_finite: Any, level: int, rule: PruningRule) -> None:
 
 
 @functools.partial(jax.jit, static_argnums=6)
-def _prune(
+def prune_to_counts(
     params: Params,
     masks: Masks,
     counts: Counts | Int[Array, "r"],

@@ -1,13 +1,13 @@
 """Instability analysis: copies of a network that differ in their SGD noise.
 
-Several children start from one state of a level's training and train to its end. They
+Several copies start from one state of a level's training and train to its end. They
 differ in the order of examples and in augmentation only. The error barrier on the
 linear interpolation between two of them, or between one of them and the network that
 they copy (`instability.pairs`), shows whether the state was stable. `plan` lists the
-stages of the children, and `runner` trains and compares them.
+stages of the copies, and `runner` trains and compares them.
 
 Deviations:
-  Children start with a fresh optimizer state, as does all training from a rewinding
+  Copies start with a fresh optimizer state, as does all training from a rewinding
   step. Copies from the middle of training therefore lose its momentum. What the authors
   did there is not known.
 
@@ -27,16 +27,16 @@ from jaxsparse import arguments
 
 @arguments.check(count=arguments.integer(0))
 def data_keys(keys: Key[Array, "r"], count: int) -> Key[Array, "n"]:
-    """Derives a random key for each child, different from the key of its parent.
+    """Derives a random key for each copy, different from the key of its parent.
 
     Args:
       keys: typed random keys of the example order and augmentation, one per replicate
         [r].
-      count: number of children per replicate.
+      count: number of copies per replicate.
 
     Returns:
-      Typed random keys [r * count], the children of a replicate next to each other.
-      Increasing `count` does not change the keys of the first children.
+      Typed random keys [r * count], the copies of a replicate next to each other.
+      Increasing `count` does not change the keys of the first copies.
     """
     numbers = jnp.arange(1, count + 1, dtype=jnp.uint32)
 
@@ -51,21 +51,21 @@ def data_keys(keys: Key[Array, "r"], count: int) -> Key[Array, "n"]:
 
 @arguments.check(count=arguments.integer(0))
 def copies(tree: Any, count: int) -> Any:
-    """Repeats every replicate [r ...] for its children [r * count ...].
+    """Repeats every replicate [r ...] for its copies [r * count ...].
 
     Args:
       tree: arrays with a leading replicate axis, possibly typed random keys.
-      count: number of children per replicate.
+      count: number of copies per replicate.
     """
     return jax.tree.map(lambda leaf: jnp.repeat(leaf, count, axis=0), tree)
 
 
 @arguments.check(count=arguments.integer(0))
 def pairs(count: int) -> list[tuple[int, int]]:
-    """Lists all pairs of children of one parent.
+    """Lists all pairs of copies of one parent.
 
     Args:
-      count: number of children.
+      count: number of copies.
 
     Examples:
       >>> pairs(3)

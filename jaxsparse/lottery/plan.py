@@ -15,9 +15,9 @@ class Children(NamedTuple):
     """Copies of a network that are trained for instability analysis.
 
     Attributes:
-      copies: number of children per replicate; 0 trains none.
-      start_steps: training steps at which children start, increasing.
-      levels: levels of iterative magnitude pruning whose training the children repeat.
+      copies: number of copies per replicate; 0 trains none.
+      start_steps: training steps at which copies start, increasing.
+      levels: levels of iterative magnitude pruning whose training the copies repeat.
     """
 
     copies: int = 0
@@ -133,11 +133,11 @@ def children(plan: LotteryPlan, level: int) -> list[Stage]:
 
     Args:
       plan: which stages the run has.
-      level: level of the ticket that the children copy.
+      level: level of the ticket whose training the copies repeat.
 
     Returns:
       One stage for each starting step within the level's training; none for levels that
-      are not analyzed. Children of level 0 may also start during the pretraining.
+      are not analyzed. Copies of level 0 may also start during the pretraining.
       Levels above do not differ from level 0 there.
     """
     wanted, span = plan.children, plan.retraining.span(level)
@@ -158,7 +158,7 @@ def saved_steps(plan: LotteryPlan, stage: Stage) -> tuple[int, ...]:
       stage: any stage.
 
     Returns:
-      Training steps, increasing: those at which children start, and the rewinding step
+      Training steps, increasing: those at which copies start, and the rewinding step
       if it is within the stage.
     """
     if stage.variant not in (TICKET, PRETRAINING):
@@ -207,11 +207,11 @@ def weights_source(plan: LotteryPlan, stage: Stage) -> tuple[Stage, int] | None:
 
 
 def state_source(plan: LotteryPlan, stage: Stage) -> Stage:
-    """Returns the stage during whose training children start.
+    """Returns the stage during whose training copies start.
 
     Args:
       plan: which stages the run has.
-      stage: a stage of children.
+      stage: a stage of copies.
     """
     own = ticket(plan, stage.level)
     return pretraining(plan) if stage.start < own.start else own

@@ -27,17 +27,22 @@ class BatchNorm(nn.BatchNorm):
     """linen's BatchNorm of images, computed in another order in training.
 
     Parameters, running statistics and the options of its constructor are those of
-    linen, and values and gradients agree up to rounding. With running averages this is
-    linen's layer. The layer can be differentiated in reverse mode, and gradients can be
-    differentiated again, also in forward mode.
+    linen, and values and gradients agree up to rounding. The layer can be
+    differentiated in reverse mode, and gradients can be differentiated again, also in
+    forward mode.
 
-    Options that the networks do not use have to keep their defaults: `axis`,
-    `axis_index_groups`, `use_fast_variance` and `force_float32_reductions`.
+    This is linen's layer with running averages, with a mask, and with values other than
+    the defaults of `axis`, `axis_index_groups`, `use_fast_variance` and
+    `force_float32_reductions`, which the networks do not use.
     """
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b *n c"], use_running_average: bool | None = None
+        self,
+        x: Float[Array, "b *n c"],
+        use_running_average: bool | None = None,
+        *,
+        mask: Array | None = None,
     ) -> Float[Array, "b *n c"]:
         """Normalizes each channel over images and pixels.
 
@@ -45,6 +50,8 @@ class BatchNorm(nn.BatchNorm):
           x: images or feature maps, [b, ..., c], with b of 1 or more.
           use_running_average: whether to use the running statistics instead of those
             of the batch; None for the attribute of the same name.
+          mask: booleans, broadcastable to `x`: the elements that statistics are of;
+            None for all.
 
         Returns:
           Normalized feature maps, in the shape of `x`, and in the attribute `dtype` or
@@ -53,8 +60,10 @@ class BatchNorm(nn.BatchNorm):
         running = nn.merge_param(
             "use_running_average", self.use_running_average, use_running_average
         )
-        if running or self.is_initializing():
-            return super().__call__(x, use_running_average)
+        usual = self.axis == -1 and self.axis_index_groups is None and mask is None
+        usual &= self.use_fast_variance and self.force_float32_reductions
+        if running or not usual or self.is_initializing():
+            return super().__call__(x, use_running_average, mask=mask)
         mean = self.variable("batch_stats", "mean")
         var = self.variable("batch_stats", "var")
         count = math.prod(x.shape[:-1])

@@ -103,12 +103,13 @@ def prune_iteratively(
     axes = fan_axes.of_tree(params, layers.axes)
     layers = dataclasses.replace(layers, axes=axes)
     minimums = counts_lib.floors(everything, layers)
-    # Built from the last iteration to the first, with counts that never decrease, and
-    # reversed below. The last iteration has exactly the count of `prune`.
+    # Built from the last iteration to the first, with counts that never decrease. The
+    # last iteration has exactly the count of `prune`.
     plan = [counts_lib.make(everything, sparsity, layers, minimums)]
     for level in reversed(_levels(sparsity, iterations, schedule)):
         counts = counts_lib.make(everything, level, layers, minimums)
         plan.append(jax.tree.map(max, counts, plan[-1]))
+    plan.reverse()
 
     # The counts are read by a traced index, so that all iterations share one compiled
     # program.
@@ -130,26 +131,35 @@ def prune_iteratively(
         )
         return selected, _finite(leaf_scores, considered), ties
 
-    plan.reverse()
     masks = everything
-    for iteration in range(1, iterations + 1):
-        masks, finite, ties = step(params, masks, jnp.int32(iteration - 1))
-        bad = [
-            name
-            for name, is_finite in zip(masks_lib.names(masks), finite, strict=True)
-            if not is_finite
-        ]
+    for iteration in range(iterations):
+        masks, finite, ties = step(params, masks, jnp.int32(iteration))
         # Under `jit`, selection itself cannot raise an error for scores that are not
         # finite, so it is done here.
-        if bad:
-            raise ValueError(
-                f"score: expected finite numbers, got NaN or infinity in {bad} at "
-                f"iteration {iteration} of {iterations}; look for overflow in the loss "
-                "or the network"
-            )
+        _check_finite(masks, finite, f"iteration {iteration + 1} of {iterations}")
     select.warn_of_ties(ties)
     layer_counts.warn_if_empty(masks, remedy=selection.EMPTY)
     return masks
+
+
+def _check_finite(masks: Masks, finite: list[Bool[Array, ""]], when: str) -> None:
+    """Raises ValueError if scores that are used are not finite.
+
+    Args:
+      masks: masks, for the names of the layers.
+      finite: for each layer whether all its scores are finite.
+      when: the iteration, for the message.
+    """
+    bad = [
+        name
+        for name, is_finite in zip(masks_lib.names(masks), finite, strict=True)
+        if not is_finite
+    ]
+    if bad:
+        raise ValueError(
+            f"score: expected finite numbers, got NaN or infinity in {bad} at {when}; "
+            "look for overflow in the loss or the network"
+        )
 
 
 def _levels(sparsity: float, iterations: int, schedule: str) -> list[float]:

@@ -106,21 +106,37 @@ def percent_ticks(
 
 
 def percent_axis(axes: Axes, means: np.ndarray) -> None:
-    """Makes a y axis of percentages logarithmic, from the lowest mean to 100 %."""
+    """Makes a y axis of percentages logarithmic, from the lowest mean to 100 %.
+
+    Args:
+      axes: the axes.
+      means: means that are drawn, in percent; NaN where there is none. Only those above
+        0 set the lower limit.
+    """
     limit_positive(axes, means)
     axes.set_ylim(top=115)
     decade_ticks(axes)
 
 
 def decade_ticks(axes: Axes) -> None:
-    """Labels a logarithmic y axis of percentages at 1, 2, 5, 10, 20, ..."""
+    """Labels a logarithmic y axis of percentages at 1, 2, 5, 10, 20, ...
+
+    Args:
+      axes: the axes, whose y axis is logarithmic.
+    """
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def mark_zeros(axes: Axes, at: pd.Index, *, color: Any) -> None:
-    """Draws crosses at the foot of logarithmic axes, where a value is zero."""
+    """Draws crosses at the foot of logarithmic axes, where a value is zero.
+
+    Args:
+      axes: the axes, whose y axis is logarithmic.
+      at: x values at which the value is zero; may be empty.
+      color: a matplotlib color.
+    """
     if len(at):
         foot = axes.get_xaxis_transform()
         axes.plot(
@@ -129,14 +145,27 @@ def mark_zeros(axes: Axes, at: pd.Index, *, color: Any) -> None:
 
 
 def limit(axes: Axes, low: float, high: float) -> None:
-    """Sets the limits of a linear y axis, with a margin around them."""
+    """Sets the limits of a linear y axis, with a margin around them.
+
+    Args:
+      axes: the axes.
+      low: lowest value that is drawn. If it or `high` is not finite, the limits stay as
+        they are.
+      high: highest value that is drawn.
+    """
     if np.isfinite([low, high]).all():
         margin = 0.05 * (high - low) or 0.01 * abs(high) or 1.0
         axes.set_ylim(low - margin, high + margin)
 
 
 def limit_positive(axes: Axes, means: np.ndarray) -> None:
-    """Makes a y axis logarithmic, with limits around means; bands may reach 0."""
+    """Makes a y axis logarithmic, with limits around means; bands may reach 0.
+
+    Args:
+      axes: the axes.
+      means: means that are drawn. Those that are not finite or not positive do not
+        count; without others, only the scale is set.
+    """
     axes.set_yscale("log")
     means = means[np.isfinite(means) & (means > 0)]
     if len(means):

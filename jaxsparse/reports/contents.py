@@ -60,7 +60,11 @@ def chapters(
 
 
 def spread(runs: Sequence[RunRecords]) -> str:
-    """Describes which runs the numbers are from, and what ± means."""
+    """Describes which runs the numbers are from, and what ± means.
+
+    Args:
+      runs: records of the runs.
+    """
     return (
         f"{settings.names(runs)}. Means ± sample standard deviation over n replicates; "
         "a single replicate has none."
@@ -105,7 +109,11 @@ def _group(runs: Sequence[RunRecords], images: Images) -> list[Part]:
 
 
 def compares_methods(runs: Sequence[RunRecords]) -> bool:
-    """Returns whether runs are compared by method, and not level by level."""
+    """Returns whether runs are compared by method, and not level by level.
+
+    Args:
+      runs: records of the runs.
+    """
     return len(runs) > 1 and (
         any(method_names.is_sparse(run) for run in runs)
         or all(method_names.trains_once(run) for run in runs)
@@ -113,7 +121,11 @@ def compares_methods(runs: Sequence[RunRecords]) -> bool:
 
 
 def nothing(runs: Sequence[RunRecords]) -> str:
-    """Returns the note on runs without results."""
+    """Returns the note on runs without results.
+
+    Args:
+      runs: records of runs, none of which has results yet.
+    """
     if all(method_names.trains_once(run) for run in runs):
         return "Training has not finished yet."
     return "No level has finished yet."

@@ -20,12 +20,20 @@ _VARIANTS = {
 
 
 def variant_label(variant: str) -> str:
-    """Returns the label of a variant; its own name if it is unknown."""
+    """Returns the label of a variant; its own name if it is unknown.
+
+    Args:
+      variant: name of the ticket or of a control in the records, such as "random_mask".
+    """
     return _VARIANTS.get(variant, variant)
 
 
 def percent(value: float) -> str:
-    """Formats a percentage as the lottery-ticket papers do: 100, 51.2, 8.6, 0.92."""
+    """Formats a percentage as the lottery-ticket papers do: 100, 51.2, 8.6, 0.92.
+
+    Args:
+      value: a percentage, 0 to 100; NaN for a missing value.
+    """
     if pd.isna(value):
         return MISSING
     if value == 0 or value >= 99.95:
@@ -34,14 +42,25 @@ def percent(value: float) -> str:
 
 
 def sparsity(value: float) -> str:
-    """Formats a sparsity in percent; unlike `percent`, 99.97 is not 100."""
+    """Formats a sparsity in percent; unlike `percent`, 99.97 is not 100.
+
+    Args:
+      value: sparsity in percent, 0 to 100; NaN for a missing value.
+    """
     if pd.isna(value):
         return MISSING
     return f"{value:.2f}" if value > 0 else "0"
 
 
 def plus_minus(mean: float, sd: float, *, digits: int = 2) -> str:
-    """Formats a mean and its standard deviation, as far as they exist."""
+    """Formats a mean and its standard deviation, as far as they exist.
+
+    Args:
+      mean: the mean; NaN for a missing value.
+      sd: the sample standard deviation; NaN, for example of a single replicate, to
+        leave it out.
+      digits: digits after the decimal point.
+    """
     if pd.isna(mean):
         return MISSING
     return f"{mean:.{digits}f}" + ("" if pd.isna(sd) else f" ± {sd:.{digits}f}")
@@ -146,7 +165,11 @@ _EARLY = {
 
 
 def show_levels(table: pd.DataFrame) -> pd.DataFrame:
-    """Formats `tables.levels_table`, without columns that are empty."""
+    """Formats `tables.levels_table`, without columns that are empty.
+
+    Args:
+      table: the table, as that function returns it.
+    """
     shown = _show_places(table, "variant")
     shown["n"] = [str(n) for n in table["n"]]
     measures = {"test_accuracy": ("Test accuracy (%)", 2)} | _EARLY
@@ -181,7 +204,11 @@ def show_variants(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def show_paired(table: pd.DataFrame) -> pd.DataFrame:
-    """Formats `tables.paired_table`."""
+    """Formats `tables.paired_table`.
+
+    Args:
+      table: the table, as that function returns it.
+    """
     shown = _show_places(table, "control")
     shown["Pairs"] = [str(n) for n in table["n"]]
     shown["Ticket minus control (points)"] = means(table, "difference")
@@ -189,7 +216,11 @@ def show_paired(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def show_layers(table: pd.DataFrame) -> pd.DataFrame:
-    """Formats `tables.layers_table`."""
+    """Formats `tables.layers_table`.
+
+    Args:
+      table: the table, as that function returns it.
+    """
     shown = pd.DataFrame({"Level": [str(level) for level in table.index]})
     for name in table.columns:
         shown[name] = [percent(value) for value in table[name]]
@@ -200,6 +231,9 @@ def show_methods(table: pd.DataFrame) -> pd.DataFrame:
     """Formats `methods.methods_table`, without columns that are empty.
 
     The columns of early stopping are shown for a single run, without those of its name.
+
+    Args:
+      table: the table, as that function returns it.
     """
     shown = pd.DataFrame({"Method": list(table["label"])})
     if len(table) > 1:

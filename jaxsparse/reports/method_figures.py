@@ -71,7 +71,11 @@ def methods(table: pd.DataFrame, *, title: str) -> Figure:
 
 
 def is_dense_reference(table: pd.DataFrame) -> pd.Series:
-    """Returns which rows are the dense network that the others are sparse forms of."""
+    """Returns which rows are the dense network that the others are sparse forms of.
+
+    Args:
+      table: the table of `methods.methods_table`.
+    """
     dense = table["label"].str.startswith(method_names.DENSE) & (table["sparsity"] == 0)
     return dense & (table["total"] == table["total"].max())
 

@@ -165,17 +165,29 @@ def _words(run: RunRecords, fields: Mapping[str, Any]) -> list[str]:
 
 
 def method(run: RunRecords) -> str:
-    """Returns the method in a run's config; "none" if there is none."""
+    """Returns the method in a run's config; "none" if there is none.
+
+    Args:
+      run: records of a run.
+    """
     return settings.section(run, "sparse").get("method", "none")
 
 
 def is_sparse(run: RunRecords) -> bool:
-    """Returns whether a run trained by one of the methods of sparse training."""
+    """Returns whether a run trained by one of the methods of sparse training.
+
+    Args:
+      run: records of a run.
+    """
     return method(run) != "none"
 
 
 def trains_once(run: RunRecords) -> bool:
-    """Returns whether a run has one stage only: sparse or dense training."""
+    """Returns whether a run has one stage only: sparse or dense training.
+
+    Args:
+      run: records of a run.
+    """
     return is_sparse(run) or settings.section(run, "lottery").get("levels") == 0
 
 

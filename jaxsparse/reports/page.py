@@ -128,7 +128,11 @@ def write_figures(
 
 
 def to_csv(table: pd.DataFrame) -> str:
-    """Writes a table as CSV with all digits."""
+    """Writes a table as CSV with all digits.
+
+    Args:
+      table: the table; its index is left out.
+    """
     return table.to_csv(index=False, lineterminator="\n")
 
 

@@ -59,7 +59,11 @@ _LOOK = {
 
 
 def shades(count: int) -> list[Style]:
-    """Makes styles for labels that have an order, from dark to light."""
+    """Makes styles for labels that have an order, from dark to light.
+
+    Args:
+      count: number of styles, at least 0.
+    """
     colors = mpl.colormaps["viridis"](np.linspace(0.0, 0.82, max(count, 1)))
     return [
         Style(tuple(color), *STYLES[place % len(STYLES)][1:])
@@ -240,7 +244,13 @@ def count_labels(table: pd.DataFrame, *, by: str) -> dict[str, str]:
 
 
 def legend_below(figure: Figure, lines: Mapping[str, Any], *, columns: int) -> None:
-    """Puts a legend below the panels."""
+    """Puts a legend below the panels.
+
+    Args:
+      figure: a figure with constrained layout.
+      lines: lines or other artists by label.
+      columns: number of columns of the legend.
+    """
     labels = [literal(label) for label in lines]
     place = {"loc": "outside lower center", "ncols": columns, "frameon": False}
     figure.legend([*lines.values()], labels, **place)
@@ -249,20 +259,34 @@ def legend_below(figure: Figure, lines: Mapping[str, Any], *, columns: int) -> N
 def legend_right(
     figure: Figure, lines: Mapping[str, Any], *, heading: str | None = None
 ) -> None:
-    """Puts a legend to the right of the panels, in columns of at most 24 labels."""
+    """Puts a legend to the right of the panels, in columns of at most 24 labels.
+
+    Args:
+      figure: a figure with constrained layout.
+      lines: lines or other artists by label.
+      heading: title of the legend; None for none.
+    """
     labels = [literal(label) for label in lines]
     place = {"loc": "outside right center", "frameon": False, "title": heading}
     figure.legend([*lines.values()], labels, ncols=1 + len(lines) // 24, **place)
 
 
 def legend_width(labels: Sequence[str]) -> float:
-    """Returns the approximate width of a legend with these labels, in inches."""
+    """Returns the approximate width of a legend with these labels, in inches.
+
+    Args:
+      labels: the labels; each may have several lines.
+    """
     lines = [line for label in labels for line in label.split("\n")]
     return 0.7 + 0.08 * max(map(len, lines), default=0)
 
 
 def literal(label: str) -> str:
-    """Escapes dollar signs, between which matplotlib would expect mathematics."""
+    """Escapes dollar signs, between which matplotlib would expect mathematics.
+
+    Args:
+      label: a text for a figure.
+    """
     return label.replace("$", r"\$")
 
 

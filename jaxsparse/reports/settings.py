@@ -45,7 +45,12 @@ _NOT_IN_LABELS = (
 
 
 def section(run: RunRecords, name: str) -> dict[str, Any]:
-    """Returns a section of a run's config; {} if an older config lacks it."""
+    """Returns a section of a run's config; {} if an older config lacks it.
+
+    Args:
+      run: records of a run.
+      name: name of the section, such as "sparse".
+    """
     return run.config.get(name) or {}
 
 
@@ -87,6 +92,9 @@ def label(run: RunRecords, kind: str, name: str) -> str:
 def dataset(run: RunRecords) -> str:
     """Returns the usual name of a run's dataset; "" if the config has none.
 
+    Args:
+      run: records of a run.
+
     Examples:
       >>> config = {"data": {"name": "cifar10", "downsample": 2}}
       >>> dataset(RunRecords("run", config, environment={}, records=[]))
@@ -101,6 +109,9 @@ def dataset(run: RunRecords) -> str:
 def network(run: RunRecords) -> str:
     """Returns the usual name of a run's network; "" if the config has none.
 
+    Args:
+      run: records of a run.
+
     Examples:
       >>> config = {"model": {"name": "lenet_300_100"}}
       >>> network(RunRecords("run", config, environment={}, records=[]))
@@ -114,7 +125,11 @@ def network(run: RunRecords) -> str:
 
 
 def task(run: RunRecords) -> str:
-    """Returns network and dataset of a run; "" if the config lacks one."""
+    """Returns network and dataset of a run; "" if the config lacks one.
+
+    Args:
+      run: records of a run.
+    """
     known = dataset(run) and network(run)
     return f"{network(run)} on {dataset(run)}" if known else ""
 
@@ -130,7 +145,11 @@ def title(runs: Sequence[RunRecords]) -> str:
 
 
 def names(runs: Sequence[RunRecords]) -> str:
-    """Lists the names of runs."""
+    """Lists the names of runs.
+
+    Args:
+      runs: records of the runs.
+    """
     return ", ".join(run.name for run in runs)
 
 
@@ -174,7 +193,11 @@ def _key(run: RunRecords, *, sizes: bool) -> str:
 
 
 def is_pruned(run: RunRecords) -> bool:
-    """Returns whether a run trains a sparse network, by a method or by pruning."""
+    """Returns whether a run trains a sparse network, by a method or by pruning.
+
+    Args:
+      run: records of a run.
+    """
     sparse = section(run, "sparse").get("method", "none") != "none"
     return sparse or bool(section(run, "lottery").get("levels"))
 
@@ -233,7 +256,11 @@ def changed_by_run(runs: Sequence[RunRecords]) -> dict[str, dict[str, Any]]:
 
 
 def differing(runs: Sequence[RunRecords]) -> list[str]:
-    """Lists the fields of labels in which the configs of runs differ."""
+    """Lists the fields of labels in which the configs of runs differ.
+
+    Args:
+      runs: records of the runs.
+    """
     flat = [config.scientific(run.config) for run in runs]
     fields = dict.fromkeys(name for fields in flat for name in fields)
     defaults = config.scientific(config.default())

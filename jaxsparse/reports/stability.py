@@ -141,7 +141,11 @@ def table(run: RunRecords, kind: str) -> pd.DataFrame:
 
 
 def show(made: pd.DataFrame) -> pd.DataFrame:
-    """Formats `table`, without columns that are empty."""
+    """Formats `table`, without columns that are empty.
+
+    Args:
+      made: the table, as `table` returns it.
+    """
     kind = COPIES if "start" in made else LEVELS
     shown = {
         "Level": [str(level) for level in made["level"]],

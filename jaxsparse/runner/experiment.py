@@ -11,10 +11,10 @@ from jaxsparse.training.trainer import Trainer
 
 
 class InstabilityAnalysis(NamedTuple):
-    """How children are trained and compared.
+    """How copies are trained and compared.
 
     Attributes:
-      trainer: trains all children of all replicates in parallel: child c of replicate r
+      trainer: trains all copies of all replicates in parallel: copy c of replicate r
         is replicate r * copies + c of this trainer.
       compare: function of two pairs of parameters and batch statistics, each [r ...],
         to one dict per replicate with the measurements of the interpolation between
@@ -24,8 +24,8 @@ class InstabilityAnalysis(NamedTuple):
         unknown), to a dict that contains whether training is stable and the level is
         matching.
       compare_levels: whether the tickets of successive levels are compared too.
-      with_parent: whether each child is compared with the ticket of its level. If
-        False, all pairs of children are compared.
+      with_parent: whether each copy is compared with the ticket of its level. If
+        False, all pairs of copies are compared.
     """
 
     trainer: Trainer
@@ -44,7 +44,7 @@ class Experiment(NamedTuple):
       seeds: random keys of all replicates.
       plan: which stages the run has.
       pretrainer: trainer for the steps before the rewinding step; None uses `trainer`.
-      instability: how children and levels are compared; None omits the analysis.
+      instability: how copies and levels are compared; None omits the analysis.
       penalty_dtype: dtype in which the final weights of earlier levels are stored for
         the penalty of `training.solution_penalty`; None trains without it.
       delete_weights: whether to delete the weights of levels that no later stage needs.

@@ -1,4 +1,4 @@
-"""Records of instability analysis: children of a state, and successive levels."""
+"""Records of instability analysis: copies of a state, and successive levels."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def compared_stage(saved: SavedStates, stage: Stage) -> Stage | None:
 
     Returns:
       The ticket of the previous level for a ticket, and that of the level for its
-      children; None if the experiment compares no ticket here.
+      copies; None if the experiment compares no ticket here.
     """
     analysis = saved.experiment.instability
     if analysis is None:
@@ -37,7 +37,7 @@ def compared_stage(saved: SavedStates, stage: Stage) -> Stage | None:
 
 
 def records(saved: SavedStates, run: StageRun, state: TrainState) -> list[Record]:
-    """Compares the children of a stage, or a level with the previous one.
+    """Compares the copies of a stage, or a level with the previous one.
 
     Args:
       saved: states of earlier stages.
@@ -69,16 +69,16 @@ def _weights(state: TrainState) -> tuple[Params, Any]:
 
 
 def pair_records(saved: SavedStates, run: StageRun, ends: Any) -> list[Record]:
-    """Compares children of each replicate with each other or with their parent.
+    """Compares copies of each replicate with each other or with their parent.
 
     Args:
       saved: states of earlier stages.
-      run: the stage of the children.
-      ends: final parameters and batch statistics of the children [r * c ...].
+      run: the stage of the copies.
+      ends: final parameters and batch statistics of the copies [r * c ...].
 
     Returns:
       One record for each pair and replicate, with the number of the replicate, the
-      "pair" of the numbers of two children, or of "parent" and the number of a child,
+      "pair" of the numbers of two copies, or of "parent" and the number of a copy,
       and the measurements of `InstabilityAnalysis.compare`.
 
     Raises:
@@ -91,12 +91,12 @@ def pair_records(saved: SavedStates, run: StageRun, ends: Any) -> list[Record]:
     def network(which: Any) -> Any:
         if which == "parent":
             return parent
-        # Child c of replicate r has index r * copies + c.
+        # Copy c of replicate r has index r * copies + c.
         return jax.tree.map(lambda leaf: leaf[which::copies], ends)
 
     pairs: list[tuple[Any, int]] = [*instability.pairs(copies)]
     if parent is not None:
-        pairs = [("parent", child) for child in range(copies)]
+        pairs = [("parent", copy) for copy in range(copies)]
     for a, b in pairs:
         measured = saved.experiment.instability.compare(network(a), network(b))
         for replicate, row in enumerate(measured):
@@ -106,15 +106,15 @@ def pair_records(saved: SavedStates, run: StageRun, ends: Any) -> list[Record]:
 
 
 def _judge(saved: SavedStates, run: StageRun, rows: list[Record]) -> Record:
-    """Determines whether children are stable and their level is matching.
+    """Determines whether copies are stable and their level is matching.
 
     Args:
       saved: states of earlier stages.
-      run: the stage of the children.
+      run: the stage of the copies.
       rows: records of the comparisons of all pairs.
 
     Returns:
-      Fields of the record: the step at which the children started, and the result of
+      Fields of the record: the step at which the copies started, and the result of
       `InstabilityAnalysis.judge`.
     """
     ended = read_records(saved.run_dir, kind="level", variant=TICKET)

@@ -22,7 +22,7 @@ def stage_masks(saved: SavedStates, stage: Stage) -> Masks | None:
       stage: the stage.
 
     Returns:
-      Masks [r ...]; those of the parent for a stage of children. None for the
+      Masks [r ...]; those of the parent for a stage of copies. None for the
       pretraining, which trains the initial state as it is.
 
     Raises:

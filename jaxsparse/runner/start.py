@@ -40,7 +40,7 @@ def start_state(saved: SavedStates, stage: Stage, masks: Masks | None) -> TrainS
         layout = saved.experiment.instability.trainer.layout
         copies = saved.plan.children.copies
         params, batch_stats = _parent_weights(saved, stage, masks)
-        # All children of a replicate share the key of the sparse optimizer, so that
+        # All copies of a replicate share the key of the sparse optimizer, so that
         # they differ in SGD noise only. The clone keeps JAX's key-reuse checker from
         # counting a second use.
         start = (params, batch_stats, masks, jax.random.clone(keys))
@@ -54,11 +54,11 @@ def start_state(saved: SavedStates, stage: Stage, masks: Masks | None) -> TrainS
 def _parent_weights(
     saved: SavedStates, stage: Stage, masks: Masks
 ) -> tuple[Params, Any]:
-    """Returns the weights and batch statistics with which children start [r ...].
+    """Returns the weights and batch statistics with which copies start [r ...].
 
     Args:
       saved: states of earlier stages.
-      stage: stage of the children.
+      stage: stage of the copies.
       masks: masks of the parent.
     """
     parent = plan_lib.ticket(saved.plan, stage.level)
@@ -146,7 +146,7 @@ def stage_keys(saved: SavedStates, stage: Stage) -> Key[Array, "r"]:
       stage: the stage.
 
     Returns:
-      Typed random keys, one per replicate [r], or one per child [r * c] for children.
+      Typed random keys, one per replicate [r], or one per copy [r * c] for copies.
     """
     keys = saved.experiment.seeds.data
     if saved.plan.reshuffle:
@@ -159,7 +159,7 @@ def stage_keys(saved: SavedStates, stage: Stage) -> Key[Array, "r"]:
 def stage_trainer(saved: SavedStates, stage: Stage) -> Trainer:
     """Returns the trainer of a stage, with the past solutions of its penalty.
 
-    The trainer also saves the states from which children start.
+    The trainer also saves the states from which copies start.
 
     Args:
       saved: states of earlier stages.

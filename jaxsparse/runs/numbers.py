@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsparse import multihost
+from jaxsparse import multihost, replicates
 from jaxsparse.stages import TICKET
 
 Number = int | np.integer[Any]  # as in a table of records
@@ -109,4 +109,4 @@ def of_replicate(tree: Any, replicate: Number | None) -> Any:
     near = jax.tree.map(jnp.asarray, multihost.to_host(tree))
     if replicate is None:
         return near
-    return jax.tree.map(lambda leaf: leaf[replicate], near)
+    return replicates.take(near, int(replicate))

@@ -10,7 +10,6 @@ those that a structure can keep, and `bind` attaches to a structure which axes o
 leaf are inputs and outputs.
 """
 
-from jaxsparse.select.bisection import Ties
 from jaxsparse.select.floors import floors, top_k_global_at_least
 from jaxsparse.select.inputs import AxisName
 from jaxsparse.select.ranking import (
@@ -35,6 +34,7 @@ from jaxsparse.select.structures import (
     fan_in,
     n_of_m,
 )
+from jaxsparse.select.thresholds import Ties
 from jaxsparse.select.units import UnitView, unit_view
 from jaxsparse.select.unstructured import top_k_global, top_k_per_layer
 

@@ -11,8 +11,8 @@ from jaxtyping import Array, Int
 from jaxsparse import arguments, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.select import inputs, rounding, structures, units, unstructured
-from jaxsparse.select.bisection import Ties
 from jaxsparse.select.structures import Structure
+from jaxsparse.select.thresholds import Ties
 from jaxsparse.types import Counts, Masks, Scores
 
 

@@ -2,7 +2,7 @@
 
 Combines the argument trees into one `Layer` per leaf, raises an error if they do not
 fit together, and builds the tree of masks from the result. The selection itself is in
-`bisection` and `structured`.
+`thresholds` and `structured`.
 """
 
 import contextlib

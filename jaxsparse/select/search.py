@@ -8,7 +8,7 @@ values. Any trial gives the same result.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
@@ -22,6 +22,24 @@ Counted = tuple[Int[Array, "c"], Int[Array, "c"], Int[Array, "c"]]
 # where the values are far from uniform between the ends of the interval.
 MAX_INTERPOLATED = 16
 UNKNOWN = -1  # a count that was not made yet
+
+
+class Interval(NamedTuple):
+    """The intervals that contain the thresholds, during the search.
+
+    Attributes:
+      iteration: number of iterations so far.
+      low: lowest possible thresholds.
+      high: highest possible thresholds.
+      reached: number of values that reach `low`, or `UNKNOWN`.
+      above: number of values that reach a threshold right above `high`.
+    """
+
+    iteration: Any
+    low: Int[Array, "c"]
+    high: Int[Array, "c"]
+    reached: Int[Array, "c"]
+    above: Int[Array, "c"]
 
 
 def search(
@@ -59,55 +77,83 @@ def search(
       that reach each threshold, and the number that reach a higher one. The latter is
       not exact where the search stopped early.
     """
-    dtype = values[0].dtype
-    word = jnp.uint32 if dtype == jnp.int32 else jnp.uint64
-    # Within two binades of floating-point values their integers are nearly uniform.
-    widest = jnp.inf if uniform else 2.0 ** (25 if dtype == jnp.int32 else 54)
 
-    def offset_of(trial: Int[Array, "c"], low: Int[Array, "c"]) -> Array:
-        return trial.astype(word) - low.astype(word)
-
-    def narrow(carry: tuple[Any, ...]) -> tuple[Any, ...]:
-        iteration, low, high, reached, above = carry
-        span = offset_of(high, low)
-        offset = span - span // 2  # rounds up, cannot overflow
-        if first or uniform:
-            width = span.astype(jnp.float32)
-            surplus = (reached - targets).astype(jnp.float32)
-            part = surplus / jnp.maximum(reached - above, 1).astype(jnp.float32)
-            usable = (width < widest) & (reached != UNKNOWN)
-            usable &= iteration < MAX_INTERPOLATED
-            guess = jnp.clip(part * width, 0, width).astype(word)
-            offset = jnp.where(usable, guess, offset)
-        for number, trial in enumerate(first):
-            inside = (iteration == number) & (trial > low) & (trial <= high)
-            offset = jnp.where(inside, offset_of(trial, low), offset)
-        # At the end only `low` itself is left to be counted.
-        offset = jnp.where(low == high, 0, jnp.clip(offset, 1, jnp.maximum(span, 1)))
-        middle = (low.astype(word) + offset).astype(dtype)
+    def narrow(interval: Interval) -> Interval:
+        low, high = interval.low, interval.high
+        middle = _trial(interval, targets, first=first, uniform=uniform)
         counted = count(values, middle)
         is_low = low == high
         enough = counted >= targets
-        return (
-            iteration + 1,
+        return Interval(
+            interval.iteration + 1,
             jnp.where(enough, middle, low),
             jnp.where(
+                # More values than wanted: the result may be higher.
                 is_low | (counted > targets),
                 high,
+                # Exactly as many end the search; with fewer the result is lower.
                 jnp.where(enough, middle, middle - 1),
             ),
-            jnp.where(enough | is_low, counted, reached),
-            jnp.where(enough | is_low, above, counted),
+            # The counts belong to the ends: a trial that enough values reach becomes
+            # the lower end, otherwise it is right above the upper end.
+            jnp.where(enough | is_low, counted, interval.reached),
+            jnp.where(enough | is_low, interval.above, counted),
         )
 
-    def unfinished(carry: tuple[Any, ...]) -> Array:
-        _, low, high, reached, _ = carry
-        return jnp.any((low < high) | (reached == UNKNOWN))
+    def unfinished(interval: Interval) -> Array:
+        # A lower end that was never counted, because no trial was reached by enough
+        # values, is counted in an iteration of its own.
+        return jnp.any((interval.low < interval.high) | (interval.reached == UNKNOWN))
 
+    # Nothing to keep: the interval is empty from the start, at a threshold that no
+    # value reaches.
     none = targets <= 0
-    highs = jnp.full(targets.shape, high, dtype)
+    highs = jnp.full(targets.shape, high, values[0].dtype)
     lows = jnp.where(none, highs, jnp.full_like(highs, low))
     known = jnp.full_like(targets, UNKNOWN) if num_values is None else num_values
-    start = (0, lows, highs, jnp.where(none, 0, known), jnp.zeros_like(targets))
-    _, cuts, _, reached, above = lax.while_loop(unfinished, narrow, start)
-    return cuts, reached, above
+    start = Interval(0, lows, highs, jnp.where(none, 0, known), jnp.zeros_like(targets))
+    end = lax.while_loop(unfinished, narrow, start)
+    return end.low, end.reached, end.above
+
+
+def _trial(
+    interval: Interval,
+    targets: Int[Array, "c"],
+    *,
+    first: Sequence[Int[Array, "c"]],
+    uniform: bool,
+) -> Int[Array, "c"]:
+    """Chooses the thresholds whose values are counted next, above `low` if possible.
+
+    Args:
+      interval: the remaining intervals.
+      targets: number of values that must reach each threshold.
+      first: thresholds to try first.
+      uniform: whether values are spread uniformly from the start.
+    """
+    iteration, low, high, reached, above = interval
+    dtype = low.dtype
+    # Distances of integers with a sign may need one bit more than the sign leaves.
+    word = jnp.uint32 if dtype == jnp.int32 else jnp.uint64
+    span = high.astype(word) - low.astype(word)
+    offset = span - span // 2  # rounds up, cannot overflow
+    if first or uniform:
+        # Where as many values lie between the ends as the counts say, evenly, the
+        # target is reached after this part of the interval.
+        width = span.astype(jnp.float32)
+        surplus = (reached - targets).astype(jnp.float32)
+        part = surplus / jnp.maximum(reached - above, 1).astype(jnp.float32)
+        # Within two binades of floating-point values their integers are nearly uniform.
+        widest = jnp.inf if uniform else 2.0 ** (25 if dtype == jnp.int32 else 54)
+        usable = (width < widest) & (reached != UNKNOWN)
+        usable &= iteration < MAX_INTERPOLATED
+        guess = jnp.clip(part * width, 0, width).astype(word)
+        offset = jnp.where(usable, guess, offset)
+    # Each of these is tried once, in its iteration, if it is still of use.
+    for number, trial in enumerate(first):
+        inside = (iteration == number) & (trial > low) & (trial <= high)
+        offset = jnp.where(inside, trial.astype(word) - low.astype(word), offset)
+    # At least 1, so that every iteration narrows the interval. At the end only `low`
+    # itself is left to be counted.
+    offset = jnp.where(low == high, 0, jnp.clip(offset, 1, jnp.maximum(span, 1)))
+    return (low.astype(word) + offset).astype(dtype)

@@ -3,7 +3,7 @@
 Views leaves as a `Structure` defines, sums the scores of each unit's members, keeps the
 best units of each row or of all layers, and converts the result to masks. Rows of a few
 units are ranked by comparing all pairs of units. Longer rows, and all layers together,
-are selected from by `bisection`.
+are selected from by `thresholds`.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Int, Real
 
-from jaxsparse.select import bisection, inputs, positions, rounding, units
+from jaxsparse.select import inputs, positions, rounding, thresholds, units
 from jaxsparse.select.inputs import AxisName, Layer
 from jaxsparse.select.structures import Structure
 from jaxsparse.types import Count
@@ -24,7 +24,7 @@ MAX_PAIRED = 16
 
 
 def check_options(
-    structure: Structure, *, ties: bisection.Ties, axis_name: AxisName
+    structure: Structure, *, ties: thresholds.Ties, axis_name: AxisName
 ) -> None:
     """Raises an error for options that cannot be combined with a structure.
 
@@ -75,7 +75,9 @@ def top_k_per_layer(
         _units_to_keep(structure, layer, count)
         for layer, count in zip(layers, counts, strict=True)
     ]
-    values = bisection.sortable_bits([unit_layer(structure, layer) for layer in layers])
+    values = thresholds.sortable_bits(
+        [unit_layer(structure, layer) for layer in layers]
+    )
     kept = _top_k_of_rows(values, num_keep)
     return [
         units.from_units(structure, layer.name, mask, layer.score.shape)
@@ -107,7 +109,7 @@ def top_k_global(
     pooled = rounding.pooled_view(structure, shapes)
     unit_layers = [unit_layer(structure, layer) for layer in layers]
     count = _read_count(structure, count, layers, "all layers", pooled)
-    kept = bisection.keep(
+    kept = thresholds.keep(
         unit_layers,
         [count // rounding.unit_step(pooled)] * len(layers),
         pooled=True,
@@ -194,18 +196,18 @@ def _top_k_of_rows(
 
     Args:
       values: for each layer an integer array [rows, units], from
-        `bisection.sortable_bits`.
+        `thresholds.sortable_bits`.
       num_keep: for each layer the number of units to keep in each row, int32.
 
     Returns:
       For each layer a boolean array [rows, units].
     """
     pairs = list(zip(values, num_keep, strict=True))
-    # One bisection serves all layers with long rows: they share its loop.
+    # One search serves all layers with long rows: they share its loop.
     long_rows = [pair for pair in pairs if pair[0].shape[1] > MAX_PAIRED]
     if long_rows:
         longer_kept = iter(
-            bisection.keep_in_rows(*map(list, zip(*long_rows, strict=True)))
+            thresholds.keep_in_rows(*map(list, zip(*long_rows, strict=True)))
         )
     return [
         next(longer_kept)

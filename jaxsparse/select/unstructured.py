@@ -8,10 +8,10 @@ gathered. With a structure, leaves are reshaped.
 import jax
 
 from jaxsparse import masks
-from jaxsparse.select import bisection, inputs, ranking, structured, structures
-from jaxsparse.select.bisection import Ties
+from jaxsparse.select import inputs, ranking, structured, structures, thresholds
 from jaxsparse.select.inputs import AxisName
 from jaxsparse.select.structures import Structure
+from jaxsparse.select.thresholds import Ties
 from jaxsparse.types import Count, Counts, Masks, Scores
 
 
@@ -84,11 +84,11 @@ def top_k_global(
         with inputs.wide(inputs.is_double(selectable)):
             kept = structured.top_k_global(structure, selectable, count)
         return inputs.write(scores, layers, kept)
-    # `bisection.keep` has one count per layer. If pooled, each is that of all layers.
+    # `thresholds.keep` has one count per layer. If pooled, each is that of all layers.
     counts_to_keep = [inputs.read_count(count, selectable, "all layers", axis_name)]
     counts_to_keep *= len(selectable)
     with inputs.wide(inputs.is_double(selectable)):
-        kept = bisection.keep(
+        kept = thresholds.keep(
             selectable, counts_to_keep, pooled=True, ties=ties, axis_name=axis_name
         )
     return inputs.write(scores, layers, kept)
@@ -178,7 +178,7 @@ def top_k_per_layer(
         for layer in selectable
     ]
     with inputs.wide(inputs.is_double(selectable)):
-        kept = bisection.keep(
+        kept = thresholds.keep(
             selectable, counts_to_keep, pooled=False, ties=ties, axis_name=axis_name
         )
     return inputs.write(scores, layers, kept)

@@ -99,29 +99,14 @@ def make_evaluate(
     if not streamed:
         whole = _padded(images, labels, size=len(firsts) * batch_size)
         placed = placement.replicate(layout, whole)
-    axes = state_lib.replicate_axes(like)
     every = vmap_seeds.over_replicates(
         eval_step,
         how=how,
         replicates=layout.replicates,
-        in_axes=(axes, None, None),
+        in_axes=(state_lib.replicate_axes(like), None, None),
         out_axes=0,
     )
-
-    @functools.partial(jax.jit, out_shardings=mesh.to_all(layout))
-    def one_batch(
-        state: TrainState, images: Array, labels: Array, first: Int[Array, ""]
-    ) -> MetricSums:
-        batch: Any = jax.tree.map(
-            lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first, batch_size),
-            (images, labels),
-        )
-        # Every device evaluates a part of the batch, although it holds all examples.
-        if layout.mesh.size > 1:
-            batch = jax.lax.with_sharding_constraint(
-                batch, jax.NamedSharding(layout.mesh, jax.P(DATA))
-            )
-        return every(state, *batch)
+    one_batch = _make_one_batch(every, layout, batch_size)
 
     def batch(first: int) -> tuple[Any, Any, np.int32]:
         """Returns placed images and labels, and the position of the batch in them."""
@@ -143,6 +128,39 @@ def make_evaluate(
         return sums
 
     return evaluate
+
+
+def _make_one_batch(
+    every: Callable[..., MetricSums], layout: MeshLayout, size: int
+) -> Callable[..., MetricSums]:
+    """Makes the compiled evaluation of a batch.
+
+    Args:
+      every: evaluates a batch for all replicates, `(state, images, labels) -> sums`.
+      layout: mesh of devices and placement of arrays on it.
+      size: examples in a batch.
+
+    Returns:
+      A function of a state, images, labels, and the position in them of the first
+      example of the batch.
+    """
+
+    @functools.partial(jax.jit, out_shardings=mesh.to_all(layout))
+    def one_batch(
+        state: TrainState, images: Array, labels: Array, first: Int[Array, ""]
+    ) -> MetricSums:
+        batch: Any = jax.tree.map(
+            lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first, size),
+            (images, labels),
+        )
+        # Every device evaluates a part of the batch, although it holds all examples.
+        if layout.mesh.size > 1:
+            batch = jax.lax.with_sharding_constraint(
+                batch, jax.NamedSharding(layout.mesh, jax.P(DATA))
+            )
+        return every(state, *batch)
+
+    return one_batch
 
 
 def _padded(

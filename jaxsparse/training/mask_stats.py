@@ -1,7 +1,6 @@
 """Counts the active weights of a run during training, without making devices wait."""
 
 import logging
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -32,9 +31,6 @@ class MaskStats(NamedTuple):
     kept: Int[Array, "r l"]
     ever: Int[Array, "r"] | None
     skipped: Int[Array, "r"]
-
-
-ComputeMaskStats = Callable[[TrainState], MaskStats]
 
 
 @jax.jit

@@ -154,7 +154,11 @@ def make_layout(
 
 
 def memory(device: Any) -> int | None:
-    """Returns the bytes of a device that JAX may use; None if it does not report it."""
+    """Returns the bytes of a device that JAX may use; None if it does not report it.
+
+    Args:
+      device: a device of JAX.
+    """
     return (device.memory_stats() or {}).get("bytes_limit")
 
 
@@ -220,6 +224,9 @@ def of(layout: MeshLayout, *axes: str | tuple[str, ...] | None) -> NamedSharding
 
 def to_all(layout: MeshLayout) -> NamedSharding | None:
     """Returns the sharding of results that every process reads.
+
+    Args:
+      layout: mesh of devices and placement of arrays on it.
 
     Returns:
       A sharding with a whole copy on every device. With a single process, which can

@@ -158,13 +158,23 @@ def on_host(layout: MeshLayout, tree: Any) -> Any:
 
 
 def stack(layout: MeshLayout, leaf: Any) -> Any:
-    """Moves [r ...] to the devices as [devices, replicates of a device, ...]."""
+    """Moves [r ...] to the devices as [devices, replicates of a device, ...].
+
+    Args:
+      layout: mesh of devices and placement of arrays on it.
+      leaf: an array [r ...].
+    """
     stacked = mesh.of(layout, (REPLICATE, DATA))
     return jax.device_put(add_device_axis(layout, leaf), stacked)
 
 
 def add_device_axis(layout: MeshLayout, leaf: Any) -> Any:
-    """Converts [r ...] to [devices, replicates of a device, ...] for pmap."""
+    """Converts [r ...] to [devices, replicates of a device, ...] for pmap.
+
+    Args:
+      layout: mesh of devices and placement of arrays on it.
+      leaf: an array [r ...]. Devices that share a batch get the same replicates.
+    """
     groups = layout.mesh.shape[REPLICATE]
     leaf = leaf.reshape(groups, -1, *leaf.shape[1:])
     if layout.data_devices > 1:

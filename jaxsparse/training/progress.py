@@ -120,7 +120,11 @@ class Progress:
 
 
 def clock(seconds: float) -> str:
-    """Formats a number of seconds as h:mm:ss or m:ss; "?" for infinity."""
+    """Formats a number of seconds as h:mm:ss or m:ss; "?" for infinity.
+
+    Args:
+      seconds: seconds, at least 0, or infinity.
+    """
     if seconds == float("inf"):
         return "?"
     minutes, rest = divmod(round(seconds), 60)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Int
 
 from jaxsparse.training import chunk_inputs, chunk_plan, mesh, placement, state_sharding
 from jaxsparse.training import state as state_lib
@@ -56,100 +56,141 @@ def make_chunk_fns(
       step, [r length]; in chunks shorter than usual they are [r usual_length], filled
       up with zeros.
     """
-    # Each device runs `run_one` on its part of replicates and batch, under jit as under
-    # pmap, so that both give the same bits. With sharded parameters the program is
-    # written for the whole batch and the compiler partitions it.
+    # With sharded parameters the program is written for the whole batch, and the
+    # compiler partitions it.
     shares = 1 if layout.divides else layout.data_devices
-    groups = 1 if layout.divides else layout.mesh.shape[REPLICATE]
-    axes = state_lib.replicate_axes(like)
-    whole = ChunkInputs(None, None, 0, None, None)
-    data_axes = ChunkInputs(0, 0, None, None, None) if examples == "host" else whole
     batch = functools.partial(chunk_inputs.make_batch(layout, examples), shares)
+    run_one = functools.partial(
+        _run_one, train_step, batch, layout=layout, most=usual_length
+    )
 
-    def run_one(
-        state: TrainState,
-        data: ChunkInputs,
-        key: Key[Array, ""],
-        more: tuple[Int[Array, ""], Any],
-        *,
-        length: int,
-        batch_size: int,
-    ) -> tuple[TrainState, MetricSums]:
-        times, past_solutions = more
-        share = batch_size // shares
-        # Positions in the whole batch, not in the device's share: augmentation draws by
-        # position, so its result does not depend on the number of devices.
-        offset = jax.lax.axis_index(DATA) * share if shares > 1 else 0
-        places = offset + jnp.arange(share, dtype=jnp.int32)
-
-        extra = chunk_inputs.growth_batch(layout, data)
-        if past_solutions is not None:
-            extra["past_solutions"] = past_solutions
-
-        def body(state: TrainState, index: Any) -> tuple[TrainState, MetricSums]:
-            images, labels = batch(data, index, batch_size, offset)
-            state, sums = train_step(
-                state_sharding.pin(layout, state),
-                images,
-                labels,
-                places=places,
-                batch_size=batch_size,
-                key=key,
-                **extra,
-            )
-            return state_sharding.pin(layout, state), sums
-
-        if length == 1:
-            state, sums = body(state, 0)
-            return state, jax.tree.map(lambda leaf: leaf[None], sums)
-        if length:
-            return jax.lax.scan(body, state, jnp.arange(length, dtype=jnp.int32))
-        return _repeat(body, state, times, most=usual_length)
+    @functools.cache
+    def compiled(length: int, batch_size: int) -> CompiledChunk:
+        one = functools.partial(run_one, length=length, batch_size=batch_size)
+        return _compile(one, like, layout=layout, how=how, examples=examples)
 
     def compiled_steps(length: int, batch_size: int) -> CompiledChunk:
+        # The shared program has the length 0.
         shared = chunk_plan.room(length, usual_length) > length
         call = compiled(0 if shared else length, batch_size)
         return functools.partial(_with_times, call, length)
 
-    @functools.cache
-    def compiled(length: int, batch_size: int) -> CompiledChunk:
-        call = over_replicates(
-            functools.partial(run_one, length=length, batch_size=batch_size),
-            how=how,
-            replicates=layout.replicates // groups,
-            in_axes=(axes, data_axes, 0, (None, 0)),
-            out_axes=(axes, 0),
-            axis=REPLICATE if layout.divides else None,
-        )
-        if layout.mapped:
-            return jax.pmap(
-                call,
-                axis_name=DATA,
-                in_axes=(0, ChunkInputs(0, 0, 0, None, 0), 0, (None, 0)),
-                donate_argnums=0,
-                devices=list(layout.mesh.devices.flat),
-            )
-        if layout.mesh.size > 1 and not layout.divides:
-            # An explicit shard_map: if the compiler partitions a convolution by itself,
-            # the result differs from pmap in the last bits.
-            states, each = state_sharding.state_specs(layout, like), jax.P(REPLICATE)
-            call = jax.shard_map(
-                call,
-                mesh=layout.mesh,
-                in_specs=(
-                    states,
-                    chunk_inputs.partition_specs(examples),
-                    each,
-                    (jax.P(), each),
-                ),
-                out_specs=(states, each),
-                check_vma=False,
-            )
-        shardings = state_sharding.state_shardings(layout, like)
-        sums = mesh.to_all(layout)
-        return jax.jit(call, donate_argnums=0, out_shardings=(shardings, sums))
-
     return compiled_steps
+
+
+def _run_one(
+    train_step: TrainStep,
+    batch: Callable[..., tuple[Any, Any]],
+    *args: Any,
+    layout: MeshLayout,
+    most: int,
+    length: int,
+    batch_size: int,
+) -> tuple[TrainState, MetricSums]:
+    """Trains one replicate for the steps of a chunk, on a device's share of batches.
+
+    Args:
+      train_step: training step of one replicate.
+      batch: function of `ChunkInputs`, the index of a step, the size of the batch and
+        the position of the share in it to the images and labels of the share.
+      *args: the state, `ChunkInputs`, the random key, and the pair of the number of
+        steps and past solutions or None.
+      layout: mesh of devices and placement of arrays on it.
+      most: number of rows of the metric sums where `length` is 0.
+      length: number of steps; 0 for a number that is traced.
+      batch_size: examples in the whole batch.
+    """
+    state, data, key, (times, past_solutions) = args
+    shares = 1 if layout.divides else layout.data_devices
+    share = batch_size // shares
+    # Positions in the whole batch, not in the device's share: augmentation draws by
+    # position, so its result does not depend on the number of devices.
+    offset = jax.lax.axis_index(DATA) * share if shares > 1 else 0
+    places = offset + jnp.arange(share, dtype=jnp.int32)
+
+    extra = chunk_inputs.growth_batch(layout, data)
+    if past_solutions is not None:
+        extra["past_solutions"] = past_solutions
+
+    def body(state: TrainState, index: Any) -> tuple[TrainState, MetricSums]:
+        images, labels = batch(data, index, batch_size, offset)
+        state, sums = train_step(
+            state_sharding.pin(layout, state),
+            images,
+            labels,
+            places=places,
+            batch_size=batch_size,
+            key=key,
+            **extra,
+        )
+        return state_sharding.pin(layout, state), sums
+
+    # A single step outside of any loop, in which CPUs compute gradients of convolutions
+    # slowly.
+    if length == 1:
+        state, sums = body(state, 0)
+        return state, jax.tree.map(lambda leaf: leaf[None], sums)
+    if length:
+        return jax.lax.scan(body, state, jnp.arange(length, dtype=jnp.int32))
+    return _repeat(body, state, times, most=most)
+
+
+def _compile(
+    run_one: Callable[..., tuple[TrainState, MetricSums]],
+    like: TrainState,
+    *,
+    layout: MeshLayout,
+    how: How,
+    examples: Where,
+) -> CompiledChunk:
+    """Maps the steps of one replicate over replicates and devices, and compiles them.
+
+    Each device runs `run_one` on its part of replicates and batch, under jit as under
+    pmap, so that both give the same bits.
+
+    Args:
+      run_one: function of the state, the inputs and the key of one replicate, and of
+        the pair of the number of steps and past solutions.
+      like: a state in the checkpoint layout; only its structure and shapes are used.
+      layout: mesh of devices and placement of arrays on it.
+      how: how the replicates of a device are mapped.
+      examples: where training examples are stored.
+    """
+    groups = 1 if layout.divides else layout.mesh.shape[REPLICATE]
+    axes = state_lib.replicate_axes(like)
+    whole = ChunkInputs(None, None, 0, None, None)
+    data_axes = ChunkInputs(0, 0, None, None, None) if examples == "host" else whole
+    call = over_replicates(
+        run_one,
+        how=how,
+        replicates=layout.replicates // groups,
+        in_axes=(axes, data_axes, 0, (None, 0)),
+        out_axes=(axes, 0),
+        axis=REPLICATE if layout.divides else None,
+    )
+    if layout.mapped:
+        return jax.pmap(
+            call,
+            axis_name=DATA,
+            in_axes=(0, ChunkInputs(0, 0, 0, None, 0), 0, (None, 0)),
+            donate_argnums=0,
+            devices=list(layout.mesh.devices.flat),
+        )
+    if layout.mesh.size > 1 and not layout.divides:
+        # An explicit shard_map: if the compiler partitions a convolution by itself, the
+        # result differs from pmap in the last bits.
+        states, each = state_sharding.state_specs(layout, like), jax.P(REPLICATE)
+        inputs = chunk_inputs.partition_specs(examples)
+        call = jax.shard_map(
+            call,
+            mesh=layout.mesh,
+            in_specs=(states, inputs, each, (jax.P(), each)),
+            out_specs=(states, each),
+            check_vma=False,
+        )
+    shardings = state_sharding.state_shardings(layout, like)
+    sums = mesh.to_all(layout)
+    return jax.jit(call, donate_argnums=0, out_shardings=(shardings, sums))
 
 
 def _with_times(

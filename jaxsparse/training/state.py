@@ -96,7 +96,11 @@ def _seeds(
 
 
 def replicate_axes(state: TrainState) -> TrainState:
-    """Returns the vmap axes of a state: None for shared counters, else 0."""
+    """Returns the vmap axes of a state: None for shared counters, else 0.
+
+    Args:
+      state: a state, or a tree of its structure.
+    """
     return TrainState(
         step=None,
         params=jax.tree.map(lambda _: 0, state.params),
@@ -106,7 +110,12 @@ def replicate_axes(state: TrainState) -> TrainState:
 
 
 def of_one(tree: Any) -> Any:
-    """Returns the shapes and dtypes that a tree [r ...] has in one replicate."""
+    """Returns the shapes and dtypes that a tree [r ...] has in one replicate.
+
+    Args:
+      tree: pytree of arrays, or of their shapes and dtypes, all with a leading axis of
+        replicates.
+    """
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), tree
     )
@@ -162,11 +171,7 @@ def _start(
         weights = transforms.stored_params(weights, opt_state)
         return weights, transforms.replace_key(opt_state, key)
 
-    def first(*trees: Any) -> Any:
-        # Only shapes of the optimizer state are needed, so replicate 0 stands for all.
-        return one(*jax.tree.map(lambda leaf: leaf[0], trees))
-
-    _, abstract = jax.eval_shape(first, params, masks, keys)
+    _, abstract = jax.eval_shape(one, *of_one((params, masks, keys)))
     axes = (0, transforms.replicate_axes(abstract))
     params, opt_state = jax.vmap(one, out_axes=axes)(params, masks, keys)
     state = TrainState(step, params, batch_stats, opt_state)

@@ -97,7 +97,12 @@ def _shardings(layout: MeshLayout, specs: TrainState) -> TrainState:
 
 
 def constrain(layout: MeshLayout, state: TrainState) -> TrainState:
-    """Constrains a state [r ...] to its sharding; for use under jit."""
+    """Constrains a state [r ...] to its sharding; for use under jit.
+
+    Args:
+      layout: mesh of devices and placement of arrays on it.
+      state: the state, under jit.
+    """
     return jax.lax.with_sharding_constraint(state, state_shardings(layout, state))
 
 
@@ -118,7 +123,12 @@ def pin(layout: MeshLayout, state: TrainState) -> TrainState:
 
 
 def divide_batch(layout: MeshLayout, batch: Any) -> Any:
-    """Shards a batch [b ...] over the devices that share it; for use under jit."""
+    """Shards a batch [b ...] over the devices that share it; for use under jit.
+
+    Args:
+      layout: mesh of devices and placement of arrays on it.
+      batch: pytree of arrays [b ...], under jit.
+    """
     return jax.lax.with_sharding_constraint(batch, mesh.of(layout, DATA))
 
 
@@ -229,7 +239,12 @@ def _map_with_axes(change: Callable[[Any, int | None], Any], state: Any) -> Any:
 
 
 def to_checkpoint_layout(layout: MeshLayout, state: TrainState) -> TrainState:
-    """Shards a state in the checkpoint layout as under jit."""
+    """Shards a state in the checkpoint layout as under jit.
+
+    Args:
+      layout: mesh of devices and placement of arrays on it.
+      state: the state [r ...].
+    """
     return multihost.device_put(state, state_shardings(layout, state))
 
 

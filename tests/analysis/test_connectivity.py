@@ -222,11 +222,11 @@ def test_one_program_serves_all_points_blocks_and_segments(by: Any) -> None:
 def test_convolutions_on_cpus_are_looped(monkeypatch: pytest.MonkeyPatch) -> None:
     conv = {"conv": {"kernel": np.ones((3, 3, 1, 2))}}
     assert (
-        linear_path._default_mode(conv) == "loop"
-        and linear_path._default_mode(mlp(0)) == "scan"
+        linear_path.default_mode(conv) == "loop"
+        and linear_path.default_mode(mlp(0)) == "scan"
     )
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert linear_path._default_mode(conv) == "scan"
+    assert linear_path.default_mode(conv) == "scan"
 
 
 def normalized(params: Any, stats: Any, batch: Any) -> Any:

@@ -125,7 +125,7 @@ def test_chance_overlap_of_large_layers_agrees_with_draws() -> None:
 def test_chance_overlap_of_millions_of_weights_is_quick_and_sharp() -> None:
     """The law of a large layer is left out far from its mean, and still sums to 1."""
     count = mask_overlap.Counts(400_000, 500_000, 2_000_000)
-    low, chances = mask_overlap._intersection_distribution(count)
+    low, chances = mask_overlap.intersection_distribution(count)
     assert chances.size < 20_000
     np.testing.assert_allclose(np.sum(chances), 1, rtol=1e-12)
     mean = np.sum(chances * (low + np.arange(chances.size)))

@@ -133,12 +133,12 @@ def right_commands(run: factory.TrainedRun, folder: Path) -> list[list[str]]:
         command("loss", f"--checkpoint={CHILDREN}/last"),
         command("grand", "--block_size=7"),
         command("forgetting"),
-        command("barrier", f"--children={CHILDREN}", f"--by_class={by_class}"),
+        command("barrier", f"--copies={CHILDREN}", f"--by_class={by_class}"),
         command(
-            *("barrier", f"--children={CHILDREN}", "--pairs=children", "--at=maximum"),
+            *("barrier", f"--copies={CHILDREN}", "--pairs=copies", "--at=maximum"),
             out="apart",
         ),
-        command("barrier", f"--children={LATER}", "--pairs=children", out="later"),
+        command("barrier", f"--copies={LATER}", "--pairs=copies", out="later"),
     ]
 
 
@@ -159,7 +159,7 @@ def wrong_commands(run: factory.TrainedRun, tmp_path: Path) -> dict[str, list[st
         config="another",
     )
     score_files.save(tmp_path / "other.npz", np.zeros(120), provenance=other)
-    barrier = ("--score=barrier", f"--children={CHILDREN}")
+    barrier = ("--score=barrier", f"--copies={CHILDREN}")
 
     def command(*flags: str) -> list[str]:
         return [f"--run={run.folder}", f"--out={out}", *flags]
@@ -185,13 +185,13 @@ def wrong_commands(run: factory.TrainedRun, tmp_path: Path) -> dict[str, list[st
         "until: expected 1 to 12 updates, those of the dense training, got": command(
             "--score=forgetting", "--until=99step"
         ),
-        "--children: missing; give a stage": command("--score=barrier"),
-        f"got '{END}' of a run with": command("--score=barrier", f"--children={END}"),
+        "--copies: missing; give a stage": command("--score=barrier"),
+        f"got '{END}' of a run with": command("--score=barrier", f"--copies={END}"),
         "children_000000003/last', which is missing": command(
-            "--score=barrier", "--children=level_00/children_000000003"
+            "--score=barrier", "--copies=level_00/children_000000003"
         ),
-        "got 'triple' for children that start at step 4": command(
-            "--score=barrier", f"--children={LATER}"
+        "got 'triple' for copies that start at step 4": command(
+            "--score=barrier", f"--copies={LATER}"
         ),
         # All of these are known before anything is computed.
         "taken.npz: expected a score file": command(

@@ -39,7 +39,7 @@ def scientific(folder: Path, *, levels: int = 3) -> list[str]:
     """All records but times, up to a level."""
     rows = metrics_log.read(folder / "metrics.jsonl")
     return sorted(
-        metrics_log._line(row)
+        metrics_log.to_line(row)
         for row in rows
         if row["kind"] != "timing" and row["level"] <= levels
     )

@@ -264,13 +264,13 @@ def test_long_counts_give_the_same_masks(
     rule: PruningRule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     params, seen = draw(SMALL), []
-    run = imp._prune
+    run = imp.prune_to_counts
 
     def spied(*args: Any) -> Any:
         seen.append({count.dtype.name for count in jax.tree.leaves(args[2])})
         return run(*args)
 
-    monkeypatch.setattr(imp, "_prune", spied)
+    monkeypatch.setattr(imp, "prune_to_counts", spied)
     found = []
     for limit in (2**31, 400):  # of layers with 600, 300 and 50 weights
         monkeypatch.setattr("jaxsparse.select.inputs.LIMIT", limit)

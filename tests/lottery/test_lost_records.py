@@ -27,7 +27,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def lines(folder: Path) -> list[str]:
     """All records but times, in their order."""
     rows = metrics_log.read(folder / "metrics.jsonl")
-    return [metrics_log._line(row) for row in rows if row["kind"] != "timing"]
+    return [metrics_log.to_line(row) for row in rows if row["kind"] != "timing"]
 
 
 def notes(folder: Path) -> dict[str, str]:

@@ -53,7 +53,7 @@ def test_checkpoints_are_found_by_either_name(tmp_path: Path) -> None:
 def outcome(folder: Path, stage: str) -> tuple[str | None, list[str]]:
     """Hash of the final state, and all records but times, without the stage's name."""
     rows = metrics_log.read(folder / "metrics.jsonl")
-    lines = [metrics_log._line(row | {"stage": ""}) for row in rows]
+    lines = [metrics_log.to_line(row | {"stage": ""}) for row in rows]
     hashed = checkpoints.recorded_hash(folder / "checkpoints", f"{stage}/last")
     return hashed, [line for line in lines if '"timing"' not in line]
 

@@ -94,7 +94,7 @@ def outcome(folder: Path) -> dict[str, Any]:
     rows = metrics_log.read(folder / "metrics.jsonl")
     found: dict[str, Any] = {
         "records": sorted(
-            metrics_log._line(row) for row in rows if row["kind"] != "timing"
+            metrics_log.to_line(row) for row in rows if row["kind"] != "timing"
         )
     }
     directory = folder / "checkpoints"

@@ -79,6 +79,27 @@ def test_training_is_that_of_linen(shape: tuple[int, ...], fields: dict) -> None
     compare(trained, both, variables, x, g)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"axis": 1},
+        {"use_fast_variance": False},
+        {"force_float32_reductions": False},
+        {},
+    ],
+    ids=str,
+)
+def test_other_options_are_those_of_linen(fields: dict) -> None:
+    """Bit for bit, with a mask too: `{}` stands for the defaults."""
+    x = jnp.asarray(maps(3, 2, 2, 4, dtype=np.float16))
+    mask = None if fields else jnp.arange(x.size).reshape(x.shape) % 3 > 0
+    ours, linens = (
+        layer.apply(variables_of(layer, x), x, mask=mask, mutable=["batch_stats"])
+        for layer in pair(**fields)
+    )
+    jax.tree.map(np.testing.assert_array_equal, ours, linens)
+
+
 def test_gradients_can_be_differentiated_again() -> None:
     x, both = maps(AT_ONCE + 3, 2, 2, 3), pair()
     with jax.enable_x64(True):

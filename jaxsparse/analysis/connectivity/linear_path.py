@@ -193,7 +193,7 @@ def along_path(
     # before it.
     starts = np.minimum(np.arange(0, count, size), count - size).astype(np.int32)
     inputs = ((start, end, stats), examples, jnp.asarray(positions), starts)
-    mode = by or _default_mode(start)
+    mode = by or default_mode(start)
     if mode == "loop":
         results = _one_by_one(*inputs, evaluate=evaluate, measure=measure, size=size)
     else:
@@ -216,8 +216,12 @@ def along_path(
     )
 
 
-def _default_mode(params: PyTree) -> str:
-    """Selects how positions are computed, by backend and network."""
+def default_mode(params: PyTree) -> str:
+    """Returns how positions are computed by default, one of `MODES`.
+
+    Args:
+      params: parameters of the network.
+    """
     convolves = any(jnp.ndim(leaf) > 2 for leaf in jax.tree.leaves(params))
     return "loop" if jax.default_backend() == "cpu" and convolves else "scan"
 

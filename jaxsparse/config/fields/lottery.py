@@ -147,9 +147,9 @@ PRETRAINING = Section(
             "Seed of the subset `random`, different for each replicate.",
         ),
         "batch_size": Field(
-            0,
-            valid.integer(0, 2**24),
-            "Number of examples per step. 0 uses `data.batch_size`.",
+            None,
+            valid.optional(valid.integer(1, 2**24)),
+            "Number of examples per step. None uses `data.batch_size`.",
         ),
         "learning_rate": Field(
             None,

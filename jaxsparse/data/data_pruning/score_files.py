@@ -67,7 +67,7 @@ def check_free(path: Path, expected: Provenance) -> None:
         raise ValueError(f"{path}: expected the name of a file to write, got a folder")
     if path.exists():
         _raise_if_different(
-            path, _differences(_read(path).provenance, expected, ignored=LATER)
+            path, _differences(read(path).provenance, expected, ignored=LATER)
         )
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -133,7 +133,7 @@ def load(path: Path, *, labels: Int[np.ndarray, "_"], images: str = "") -> Score
         labels or the images differ from those of the dataset.
       FileNotFoundError: if the file does not exist.
     """
-    saved = _read(path)
+    saved = read(path)
     provenance = saved.provenance
     if provenance.examples != len(labels):
         raise ValueError(
@@ -174,7 +174,7 @@ def digest(path: Path) -> str:
       ValueError: if the file is not a score file.
       FileNotFoundError: if the file does not exist.
     """
-    scores, provenance = _read(path)
+    scores, provenance = read(path)
     fields = provenance.to_dict()
     if (
         not provenance.hashes.images
@@ -184,8 +184,16 @@ def digest(path: Path) -> str:
     return hashlib.sha256(scores.astype("<f8").tobytes() + text).hexdigest()
 
 
-def _read(path: Path) -> ScoreFile:
-    """Reads a score file of any dataset."""
+def read(path: Path) -> ScoreFile:
+    """Reads a score file of any dataset; `load` also checks that it is of one.
+
+    Args:
+      path: a file written by `save`.
+
+    Raises:
+      ValueError: if the file is not a score file.
+      FileNotFoundError: if the file does not exist.
+    """
     try:
         # A pickle could execute code.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
@@ -206,7 +214,7 @@ def _read(path: Path) -> ScoreFile:
 
 def _check_same(path: Path, expected: ScoreFile) -> None:
     """Checks that an existing file has the content that would be written to it."""
-    saved = _read(path)
+    saved = read(path)
     names = _differences(saved.provenance, expected.provenance)
     if saved.scores.tobytes() != expected.scores.tobytes():
         names.append("scores")

@@ -49,7 +49,7 @@ def to_file(recipe: str) -> str:
       recipe: FILE or FILE:PRESET, in one of the forms that `resolve` accepts.
 
     Returns:
-      configs/FILE.py or configs/FILE.py:VARIANT for a file of the project, otherwise
+      configs/FILE.py or configs/FILE.py:PRESET for a file of the project, otherwise
       the recipe with an absolute path.
 
     Raises:

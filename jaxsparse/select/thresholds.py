@@ -65,7 +65,7 @@ def keep(
     is_long = inputs.is_long(layers, pooled=pooled, axis_name=axis_name)
     with inputs.wide(is_long):
         integer = jnp.int64 if is_long else jnp.int32
-        return _keep_layers(
+        return keep_layers(
             [layer.score for layer in layers],
             [layer.candidates for layer in layers],
             [jnp.asarray(each).astype(integer) for each in targets],
@@ -76,7 +76,7 @@ def keep(
 
 
 @functools.partial(jax.jit, static_argnames=("pooled", "ties", "axis_name"))
-def _keep_layers(
+def keep_layers(
     scores: list[Any],
     candidates: list[Any],
     counts: list[Int[Array, ""]],
