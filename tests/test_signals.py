@@ -1,4 +1,4 @@
-"""Signal propagation as published: masks by a slow search, and one small measurement."""
+"""Signal propagation as published: masks by a slow search, a small measurement."""
 
 import jax
 import numpy as np
