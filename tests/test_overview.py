@@ -85,5 +85,7 @@ def test_the_committed_page_has_the_tables_of_the_committed_claims(root: Path) -
     assert {path.parts[-3] for path in files} == {*names}
     for path in files:
         for claim in pd.read_csv(path).itertuples():
-            row = next(line for line in text.split("\n") if f"| {claim.claim} |" in line)
+            row = next(
+                line for line in text.split("\n") if f"| {claim.claim} |" in line
+            )
             assert f"**{claim.verdict}**" in row or claim.verdict == "not measured"

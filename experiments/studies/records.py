@@ -2,7 +2,9 @@
 
 A record is written when a run has ended, and has no weights: pages and verdicts are
 made from records only, on any machine. A run whose record fits its recipe is not
-trained again, even where its run directory is lost.
+trained again, even where its run directory is lost. Records converted from the tables
+of an earlier version lack measurements: pages read them, but they fit no recipe, so
+that their runs are trained when the study is run.
 """
 
 import hashlib
@@ -16,13 +18,15 @@ from experiments.studies.runs import Run, needs, read
 from jaxsparse import config, metrics_log
 
 DIGITS = 7  # of every number, as many as float32 has
+CONVERTED = "converted"  # in place of the hash in a converted record, equal to no hash
 
 
 class Record(NamedTuple):
     """What was measured of a run.
 
     Attributes:
-      recipe: hash of all that the measurements depend on, from `recipe`.
+      recipe: hash of all that the measurements depend on, from `recipe`, or
+        `CONVERTED`.
       measured: measurements by name, as JSON: numbers, nested lists by seed.
       networks: number of networks that were trained, over seeds, levels and copies.
       seconds: time that training them took.

@@ -23,10 +23,12 @@ TITLES = {
 }
 PUBLISHED = (62_400, 20)  # updates and levels of ResNet-20 on CIFAR-10
 PUBLISHED_SCORED = 7_800  # updates of the networks that score
-WRITTEN = (
-    "All thresholds were written before any run of this study. Variants with wrong "
-    "labels were added to the scale `cpu` when its other runs on MNIST were known."
-)
+ABOUT = {
+    "cpu": (
+        " Variants with wrong labels were added when the other runs on MNIST were "
+        "known."
+    )
+}
 
 
 def section(
@@ -48,9 +50,12 @@ def section(
         title=title,
         lines=_lines(network, scale, found),
         claims=claims_lib.judge(
-            claims.CLAIMS, found, length=entry["steps"] / PUBLISHED[0]
+            claims_lib.at_scale(claims.CLAIMS, scale),
+            found,
+            length=entry["steps"] / PUBLISHED[0],
         ),
-        about_claims=WRITTEN,
+        about_claims=claims_lib.about_thresholds(claims.CLAIMS, scale)
+        + ABOUT.get(scale, ""),
         tables=[
             report_lib.Table(
                 "Tickets",

@@ -34,8 +34,8 @@ def higher(
 
     def evaluate(found: Found) -> Effect:
         pair = entries(found["predictions"], better, worse)
-        if "summary" in pair[0]:  # an older version kept no seeds
-            return effects.higher_by_summary(*(tuple(one["summary"]) for one in pair))
+        if any("summary" in one for one in pair):  # an older version kept no seeds
+            return effects.higher_by_summary(*map(summary, pair))
         a, b = (np.asarray(one["accuracy"]) for one in pair)
         exact = are_dead(np.concatenate([a, b]), CHANCE)
         if not (paired and len(a) == len(b)):
@@ -44,6 +44,19 @@ def higher(
         return effects.above(a - b, exact=exact).said(words)
 
     return evaluate
+
+
+def summary(prediction: Found) -> tuple[float, float, int]:
+    """Returns mean, sample standard deviation and number of the accuracies.
+
+    Args:
+      prediction: measurements of the predictions of a variant.
+    """
+    if "summary" in prediction:
+        mean, sd, n = prediction["summary"]
+        return mean, sd, n
+    values = np.asarray(prediction["accuracy"])
+    return float(values.mean()), float(values.std(ddof=1)), len(values)
 
 
 def _barriers(found: Found, key: str) -> np.ndarray:

@@ -22,10 +22,6 @@ _ACCURACY = (
     "published mean, over the root of the sum of both squared deviations; the gain "
     "that of the ensemble of all seeds over the mean of its members."
 )
-_CLAIMS = (
-    "Thresholds were written before there were variants to compare, amended when some "
-    "had been seen, or written after the first measurement, as stated."
-)
 _INITIALIZATIONS = (
     "Test accuracy, mean ± sample standard deviation over n seeds, of variants that "
     "train the same masks."
@@ -64,7 +60,8 @@ def section(
     title = published.TITLES[network]
     if steps < whole:
         title = f"{title}, {steps:,} of {whole:,} updates"
-    judged = claims_lib.judge(claims.CLAIMS, found, length=steps / whole)
+    listed = claims_lib.at_scale(claims.CLAIMS, scale)
+    judged = claims_lib.judge(listed, found, length=steps / whole)
     if network != "lenet":  # nothing is published on the others
         judged = [
             one._replace(
@@ -77,7 +74,7 @@ def section(
         name=network,
         title=title,
         claims=judged,
-        about_claims=_CLAIMS,
+        about_claims=claims_lib.about_thresholds(claims.CLAIMS, scale),
         tables=[
             report_lib.Table("Accuracy", _ACCURACY, tables.show_accuracy(frame)),
             report_lib.Table(

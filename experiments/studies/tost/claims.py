@@ -1,8 +1,9 @@
 """The claims of Jaiswal et al. (2022), and what must be observed for each.
 
-Thresholds were written before any run of a scale (of a pilot, the accuracy of one seed
-with random masks at 98 % had been seen), and rewritten for `cpu`, when its runs had
-been seen, to treat both directions alike and every kind of mask on its own.
+Thresholds were first written before any run of the study (of a pilot, the accuracy of
+one seed with random masks at 98 % had been seen). They were rewritten when the runs of
+`cpu` had been seen, to treat both directions alike and every kind of mask on its own,
+before any run of `cifar16`.
 
 A gain is the test accuracy at the end of training with techniques minus that without,
 in percentage points, seed by seed: within a cell, which is a mask at a sparsity,
