@@ -62,27 +62,14 @@ def measure(reader: Reader, other: Callable[[str], Reader]) -> dict[str, Any]:
       step.
     """
     del other
-    rows = reader.of_kind("level", variant="ticket")
-    last = max(row["level"] for row in rows)
-    rows = sorted(
-        (row for row in rows if row["level"] == last), key=lambda row: row["replicate"]
-    )
-    curve = run_reader.table(
-        reader.of_kind("eval", variant="ticket", level=last),
-        "step",
-        lambda row: 100 * row["test_accuracy"],
-    )
-    counts = [
-        row
-        for row in reader.of_kind("mask_stats", variant="ticket", level=last)
-        if row.get("ever_active") is not None
-    ]
+    rows = reader.last()
+    counts = [r for r in reader.last("mask_stats") if r.get("ever_active") is not None]
     explored = run_reader.table(
         counts, "step", lambda row: 100 * row["ever_active"] / row["total"]
     )
     names = rows[0]["layers"]
     return {
-        "accuracy": [100 * row["test_accuracy"] for row in rows],
+        "accuracy": list(map(run_reader.accuracy, rows)),
         "kept": [row["kept"] for row in rows],
         "effective": [row["effective_params"] for row in rows],
         "total": [row["total"] for row in rows],
@@ -92,7 +79,7 @@ def measure(reader: Reader, other: Callable[[str], Reader]) -> dict[str, Any]:
             )
             for name in names
         },
-        "curve": (curve[0], curve[1].tolist()),
+        "curve": reader.curve(),
         "explored": (explored[0], explored[1].tolist()),
     }
 

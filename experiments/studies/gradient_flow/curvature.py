@@ -10,12 +10,10 @@ from experiments.studies.gradient_flow import variants
 from experiments.studies.run_reader import Reader
 from jaxsparse import masks as masks_lib
 from jaxsparse.analysis.hessian import eigenvalues, exact, hvp, lanczos, param_subspace
-from jaxsparse.stages import saved_state_name
 
 if TYPE_CHECKING:
-    from experiments.studies.gradient_flow.measure import Network
+    from experiments.studies.gradient_flow.measure import RunFunctions
 
-STAGE = "level_00/ticket"
 # Variants whose curvature is measured.
 VARIANTS = ("lt", "scratch", "scratch_plus", "rigl", "rigl_plus", "set")
 # Seeds that are measured around mask updates; one for other variants.
@@ -40,7 +38,7 @@ class Place(NamedTuple):
     moment: str
 
 
-def of_states(network: "Network") -> dict[str, Any]:
+def of_states(network: "RunFunctions") -> dict[str, Any]:
     """Computes the spectra of the states that a run saved.
 
     Args:
@@ -115,7 +113,7 @@ def new_negatives(states: list[dict[str, Any]]) -> dict[Place, float]:
     }
 
 
-def spectrum(network: "Network", place: Place) -> dict[str, Any]:
+def spectrum(network: "RunFunctions", place: Place) -> dict[str, Any]:
     """Computes the ends of the spectrum by Lanczos' method, and exactly if it is small.
 
     Args:
@@ -123,12 +121,12 @@ def spectrum(network: "Network", place: Place) -> dict[str, Any]:
       place: the state.
     """
     reader = network.reader
-    here = reader.solutions(saved_state_name(STAGE, place.step))[place.seed]
+    here = reader.solutions(reader.saved(place.step))[place.seed]
     params, masks = here
     if place.moment == "after":
         # The state one update later has the masks; its weights have been trained.
-        later = saved_state_name(STAGE, place.step + 1)
-        masks = reader.solutions(later)[place.seed].masks
+        later = reader.solutions(reader.saved(place.step + 1))
+        masks = later[place.seed].masks
     train = reader.run.dataset.train
     count = FEW if len(train.labels) <= 2000 else EXAMPLES
     batch = (jnp.asarray(train.images[:count]), jnp.asarray(train.labels[:count]))

@@ -6,18 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.studies.gradient_flow import variants
-from jaxsparse import factory, initializers
+from jaxsparse import factory, initializers, replicates
 from jaxsparse import masks as masks_lib
 from jaxsparse.analysis import gradient_flow
 
 if TYPE_CHECKING:
-    from experiments.studies.gradient_flow.measure import Network
+    from experiments.studies.gradient_flow.measure import RunFunctions
 
 FLOW_EXAMPLES = 1000  # those on which the gradient norm is recorded in training
 
 
-def of_starts(network: "Network") -> dict[str, list[float]]:
+def of_starts(network: "RunFunctions") -> dict[str, list[float]]:
     """Measures the gradient norm at initialization, each seed with its own mask.
 
     The variants share the mask of one pruning run, and tickets also their weights. Here
@@ -45,7 +44,7 @@ def of_starts(network: "Network") -> dict[str, list[float]]:
         "liu": initializers.layer_scaled("glorot_uniform"),
     }
     found: dict[str, list[float]] = {name: [] for name in ("lt", *draws)}
-    ends = network.reader.solutions(variants.END)
+    ends = network.reader.solutions(network.reader.end())
     begins = network.reader.solutions("init")
     for r in network.seeds:
         masks, own = ends[r].masks, begins[r].params
@@ -61,17 +60,17 @@ def of_starts(network: "Network") -> dict[str, list[float]]:
 def _fresh(network: Any, seed: int) -> Any:
     """Draws the weights of a dense network."""
     keys = jax.random.split(jax.random.key(seed), 1)
-    params, _ = jax.tree.map(lambda leaf: leaf[0], network.initialize(keys))
-    return params
+    return replicates.take(network.initialize(keys)[0], 0)
 
 
-def of_signals(network: "Network") -> dict[str, Any]:
+def of_signals(network: "RunFunctions") -> dict[str, Any]:
     """Measures signals of random inputs in masked networks, by initialization.
 
     Args:
       network: the run that prunes.
     """
-    run, masks = network.reader.run, network.reader.solutions(variants.END)[0].masks
+    run = network.reader.run
+    masks = network.reader.solutions(network.reader.end())[0].masks
     model = factory.make_model(run.config, classes=run.dataset.classes)
     activations = gradient_flow.captured(model)
     shape = run.dataset.train.images.shape[1:]

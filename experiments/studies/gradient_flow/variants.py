@@ -22,7 +22,10 @@ from typing import Any
 from experiments.studies.runs import Run
 from jaxsparse.stages import saved_state_name
 
-END = "level_00/ticket/last"
+# Final checkpoint of the pruning run by its older name, which configs keep: hashes of
+# configs are part of the recipes that records must fit.
+_STAGE = "level_00/ticket"
+END = f"{_STAGE}/last"
 
 NETWORKS = ("lenet", "mlp", "resnet8", "resnet")
 # Moments of variants that are interpolated to the pruned solution.
@@ -152,7 +155,7 @@ def _cifar16() -> list[Run]:
     network, recipe = "resnet8", "configs/gradient_flow_cifar16.py"
     fields = fields_of(network, "100step")
     fields["lt_150"] = fields["lt"] | {
-        "warm_start.weights": saved_state_name("level_00/ticket", 150)
+        "warm_start.weights": saved_state_name(_STAGE, 150)
     }
     fields["rigl_inverted_plus"] = fields["rigl_plus"] | {"sparse.grow": "inverted"}
     kept = {name: (0, 100, 101, 1000, 1001) for name in ("rigl", "rigl_plus", "set")}

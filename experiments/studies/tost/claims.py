@@ -23,7 +23,7 @@ import numpy as np
 from experiments.studies import effects
 from experiments.studies.claims import Claim, Found, NotMeasured, are_dead
 from experiments.studies.effects import Effect, spread
-from experiments.studies.tost.variants import TECHNIQUES, Cell
+from experiments.studies.tost.variants import LABELS, TECHNIQUES, Cell
 
 Gains = dict[Cell, np.ndarray]
 CHANCE = 10.0  # percent, of ten classes
@@ -121,7 +121,7 @@ def _more_together(found: Found) -> Effect:
     }
     together = np.mean([gain(found["cells"][cell], "all") for cell in cells], axis=0)
     best = max(alone, key=lambda name: alone[name].mean())
-    words = f"all {spread(together)}, {best} {spread(alone[best])}"
+    words = f"all {spread(together)}, {LABELS[best]} {spread(alone[best])}"
     exact = _dead(found, "all", best)
     return effects.above(together - alone[best], exact=exact).said(words)
 
@@ -145,7 +145,7 @@ def _technique(variant: str, name: str, statement: str) -> Claim:
 CLAIMS = (
     _technique(
         "activation",
-        "ghost soft neurons help",
+        "soft activations help",
         "Soft activations early in training make sparse networks better.",
     ),
     _technique(
@@ -155,8 +155,8 @@ CLAIMS = (
     ),
     _technique(
         "rescaling",
-        "rescaled initialization helps",
-        "Initial weights rescaled layer by layer make sparse networks better.",
+        "GradInit helps",
+        "Initial weights rescaled by GradInit make sparse networks better.",
     ),
     _technique(
         "smoothing",

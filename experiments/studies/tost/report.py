@@ -74,7 +74,7 @@ def section(
                 long=True,
             ),
             report_lib.Table(
-                "Rescaling",
+                "GradInit",
                 "Factors that kernels were multiplied by, mean ± sample standard "
                 "deviation over n seeds; and the percentage of updates in which the "
                 "gradient norm was above its maximum, so that it was reduced instead.",
