@@ -172,11 +172,11 @@ def test_predictions_are_those_of_the_ends(runs: Runs) -> None:
 
 def test_each_seed_is_compared_with_its_own_mask(runs: Runs) -> None:
     network = runs.network("lt")
-    assert [network.pruned_seed(r) for r in (0, 1)] == [0, 0]
+    assert network.of_pruned([0, 1]) == [0, 0]
     c = network.reader.run.config
     try:
         c.warm_start.replicate = None
-        assert [network.pruned_seed(r) for r in (0, 1)] == [0, 1]
+        assert network.of_pruned([0, 1]) == [0, 1]
     finally:
         c.warm_start.replicate = 0
 

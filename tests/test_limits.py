@@ -31,9 +31,9 @@ def fields(node: ast.ClassDef) -> int:
 def over(tree: ast.Module) -> Iterator[str]:
     """Yields the functions and records beyond a limit, with their numbers."""
     for node in ast.walk(tree):
-        if isinstance(node, Function) and node.name not in SIGNATURES:
-            if parameters(node) > MAX_PARAMETERS:
-                yield f"{node.name}: {parameters(node)} parameters"
+        free = isinstance(node, Function) and node.name not in SIGNATURES
+        if free and parameters(node) > MAX_PARAMETERS:
+            yield f"{node.name}: {parameters(node)} parameters"
         if isinstance(node, ast.ClassDef) and fields(node) > MAX_FIELDS:
             yield f"{node.name}: {fields(node)} fields"
 

@@ -129,9 +129,7 @@ def _gains(orders: list[Found]) -> np.ndarray:
         return np.asarray([one["ensemble"] for one in orders])
     if "ensemble_without" not in orders[0]:
         raise NotMeasured("no ensemble of three or more")
-    without = np.asarray(orders[0]["ensemble_without"])
-    n = len(without)
-    return n * orders[0]["ensemble"] - (n - 1) * without
+    return effects.pseudo_values(orders[0]["ensemble"], orders[0]["ensemble_without"])
 
 
 def flows_at_start(
