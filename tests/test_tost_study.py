@@ -29,7 +29,7 @@ GRID = variants.Grid(
 def small(patch: pytest.MonkeyPatch) -> Any:
     """Makes it a study of one network on digits."""
     patch.setitem(variants.GRIDS, "quick", {"mlp": GRID})
-    runs = variants.of_network("mlp", "quick")
+    runs = variants.of_setting("mlp", "quick")
     return tiny_studies.as_tiny(tost.STUDY, runs, "mlp")
 
 

@@ -47,7 +47,7 @@ class Premise(NamedTuple):
 
     Attributes:
       name: a few words, as "dense training is unstable".
-      evaluate: returns the effect in the measurements of a network.
+      evaluate: returns the effect in the measurements of a setting.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Claim(NamedTuple):
       statement: what the paper says.
       published: its numbers, as text.
       threshold: what must be observed, as text.
-      evaluate: returns the effect in the measurements of a network; raises
+      evaluate: returns the effect in the measurements of a setting; raises
         `NotMeasured` if a run is missing.
       premises: what the setting must have for the claim to be judged.
       written: when the threshold was first written: `BEFORE` there were runs to
@@ -138,7 +138,7 @@ def judge(claims: Sequence[Claim], found: Found, *, length: float) -> list[Judge
 
     Args:
       claims: the claims, which are corrected for together.
-      found: measurements of one network, whatever the claims read.
+      found: measurements of one setting, whatever the claims read.
       length: number of updates of the runs, divided by the published number.
 
     Returns:

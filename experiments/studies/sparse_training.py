@@ -36,16 +36,16 @@ SPARSITIES = {"mnist": (0.95, 0.98), "cifar": (0.9, 0.95)}
 TITLES = {"mnist": "LeNet-300-100 on MNIST", "cifar": "ResNet-20 on CIFAR-10"}
 
 
-def runs(network: str, scale: str) -> list[Run]:
-    """Lists the runs of a network, by sparsity.
+def runs(setting: str, scale: str) -> list[Run]:
+    """Lists the runs of a setting, by sparsity.
 
     Args:
-      network: one of `SPARSITIES`.
+      setting: one of `SPARSITIES`.
       scale: one of `studies.SCALES`.
     """
-    if scale == "cifar16" or (network == "cifar" and scale != "full"):
+    if scale == "cifar16" or (setting == "cifar" and scale != "full"):
         return []
-    return _of_network(network, SPARSITIES[network], scale)
+    return _of_setting(setting, SPARSITIES[setting], scale)
 
 
 def measure(reader: Reader, other: Callable[[str], Reader]) -> dict[str, Any]:
@@ -85,21 +85,21 @@ def measure(reader: Reader, other: Callable[[str], Reader]) -> dict[str, Any]:
 
 
 def section(
-    network: str, scale: str, measured: Mapping[str, Any]
+    setting: str, scale: str, measured: Mapping[str, Any]
 ) -> report_lib.Section:
-    """Makes the section of the report on a network.
+    """Makes the section of the report on a setting.
 
     Args:
-      network: one of `SPARSITIES`.
+      setting: one of `SPARSITIES`.
       scale: one of `studies.SCALES`.
       measured: measurements by variant.
     """
     del scale
-    title, frame = TITLES[network], accuracy_frame(measured)
+    title, frame = TITLES[setting], accuracy_frame(measured)
     curves = _curves(measured, "curve")
     layers = pd.DataFrame({name: m["layers"] for name, m in measured.items()}).T
     return report_lib.Section(
-        name=network,
+        name=setting,
         title=title,
         tables=[
             report_lib.Table(
@@ -209,7 +209,7 @@ def _exploration(measured: Mapping[str, Any], title: str) -> Any:
     return method_figures.exploration(table, title=title)
 
 
-def _of_network(data: str, sparsities: tuple[float, ...], scale: str) -> list[Run]:
+def _of_setting(data: str, sparsities: tuple[float, ...], scale: str) -> list[Run]:
     preset = ":quick" if scale == "quick" else ""
     short = {"training.duration": "4690step"} if scale == "cpu" else {}
     listed = [Run(f"{data}_dense", f"configs/random_{data}.py{preset}", DENSE | short)]
@@ -277,7 +277,7 @@ STUDY = Study(
     description="every method of sparse training at equal sparsity",
     paper="",
     title="Report: sparse training",
-    networks=tuple(SPARSITIES),
+    settings=tuple(SPARSITIES),
     runs=runs,
     measure=measure,
     section=section,

@@ -20,7 +20,7 @@ from experiments.studies import report as report_lib
 from experiments.studies.run_reader import Reader
 from experiments.studies.runs import Run
 
-Measured = Mapping[str, Mapping[str, Any]]  # by run, without the name of the network
+Measured = Mapping[str, Mapping[str, Any]]  # by run, without the name of the setting
 Measure = Callable[[Reader, Callable[[str], Reader]], dict[str, Any]]
 KEPT = (".md", ".csv", ".png")  # files of a report that are kept
 Section = Callable[[str, str, Measured], report_lib.Section]
@@ -35,12 +35,13 @@ class Study:
       description: one line for the command line.
       paper: authors and year of the papers with the claims; "" without claims.
       title: title of the report.
-      networks: the networks, in the order of the report. Names of runs begin with them.
-      runs: called with a network and a scale, one of `studies.SCALES`; lists the runs,
-        those that others start from first. A scale may have no runs of a network.
+      settings: the settings, each a dataset with a network, in the order of the
+        report. Names of runs begin with them.
+      runs: called with a setting and a scale, one of `studies.SCALES`; lists the runs,
+        those that others start from first. A scale may have no runs of a setting.
       measure: called with a run that has ended, and a function that opens others of the
         same study by name; returns what its record keeps.
-      section: called with a network, a scale and the measurements of its runs; makes
+      section: called with a setting, a scale and the measurements of its runs; makes
         the section of the report, with judged claims.
       version: version of `measure`; raised when what it computes changes, so that runs
         are measured again.
@@ -50,7 +51,7 @@ class Study:
     description: str
     paper: str
     title: str
-    networks: Sequence[str]
+    settings: Sequence[str]
     runs: Callable[[str, str], list[Run]]
     measure: Measure
     section: Section
@@ -62,7 +63,7 @@ class Study:
         Args:
           scale: one of `studies.SCALES`.
         """
-        return [run for network in self.networks for run in self.runs(network, scale)]
+        return [run for setting in self.settings for run in self.runs(setting, scale)]
 
     def report(self, scale: str, kept: Path, folder: Path) -> Path:
         """Writes the report on the runs that have records.
@@ -76,14 +77,14 @@ class Study:
           The path of the page.
         """
         sections = []
-        for network in self.networks:
-            listed = self.runs(network, scale)
+        for setting in self.settings:
+            listed = self.runs(setting, scale)
             found = records.measured(kept, listed)
             if found:
                 short = {
-                    name.removeprefix(f"{network}_"): m for name, m in found.items()
+                    name.removeprefix(f"{setting}_"): m for name, m in found.items()
                 }
-                sections.append(self.section(network, scale, short))
+                sections.append(self.section(setting, scale, short))
         return report_lib.write(self.title, sections, folder)
 
     def keep_report(self, scale: str, folder: Path, kept: Path) -> Path:

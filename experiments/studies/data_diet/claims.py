@@ -131,7 +131,7 @@ def of_variants(found: Found, measure: str) -> tuple[np.ndarray, np.ndarray, lis
     """Returns a measure and the late accuracy of variants with correct labels.
 
     Args:
-      found: measurements of a network.
+      found: measurements of a setting.
       measure: an entry of every variant, one number a seed.
 
     Returns:
@@ -163,7 +163,7 @@ def correlation(found: Found, measure: str) -> Effect:
     """Correlates a measure with late accuracy over variants, within seeds.
 
     Args:
-      found: measurements of a network.
+      found: measurements of a setting.
       measure: an entry of every variant, one number a seed.
 
     Raises:

@@ -58,12 +58,12 @@ CAPTIONS = {
 
 
 def draw(
-    network: str, scale: str, found: Found, title: str
+    setting: str, scale: str, found: Found, title: str
 ) -> dict[str, Figure | None]:
     """Draws all figures; None for a figure without content.
 
     Args:
-      network: one of `variants.NETWORKS`.
+      setting: one of `variants.SETTINGS`.
       scale: one of `studies.SCALES`.
       found: from `variants.arrange`.
       title: what was trained.
@@ -71,7 +71,7 @@ def draw(
     summary = variants_frame(found)
     return {
         "levels": draw_levels(levels_frame(found), title),
-        "sizes": draw_sizes(network, scale, found, title),
+        "sizes": draw_sizes(setting, scale, found, title),
         **{
             name: draw_against(found, summary, measure, title)
             for name, measure in AGAINST.items()
@@ -146,16 +146,16 @@ def draw_levels(levels: pd.DataFrame, title: str) -> Figure | None:
     )
 
 
-def draw_sizes(network: str, scale: str, found: Found, title: str) -> Figure | None:
+def draw_sizes(setting: str, scale: str, found: Found, title: str) -> Figure | None:
     """Draws late accuracy by the size of the subset.
 
     Args:
-      network: one of `variants.NETWORKS`.
+      setting: one of `variants.SETTINGS`.
       scale: one of `studies.SCALES`.
       found: from `variants.arrange`.
       title: what was trained.
     """
-    sizes, rows = SIZES[scale][network].subsets, []
+    sizes, rows = SIZES[scale][setting].subsets, []
     for variant, entry in found["variants"].items():
         kind, _, size = variant.partition("_")
         if kind == "noise":

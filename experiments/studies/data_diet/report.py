@@ -1,4 +1,4 @@
-"""Report: the section of the study on a network."""
+"""Report: the section of the study on a setting."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -32,23 +32,23 @@ ABOUT = {
 
 
 def section(
-    network: str, scale: str, measured: Mapping[str, Any]
+    setting: str, scale: str, measured: Mapping[str, Any]
 ) -> report_lib.Section:
-    """Makes the section of the report on a network.
+    """Makes the section of the report on a setting.
 
     Args:
-      network: one of `variants.NETWORKS`.
+      setting: one of `variants.SETTINGS`.
       scale: one of `studies.SCALES`.
       measured: measurements by variant.
     """
-    found = variants.arrange(network, scale, measured)
+    found = variants.arrange(setting, scale, measured)
     entry = next(iter(found["variants"].values()))
     levels, summary = figures.levels_frame(found), figures.variants_frame(found)
-    ranks, title = ranks_frame(found), TITLES[network][scale]
+    ranks, title = ranks_frame(found), TITLES[setting][scale]
     return report_lib.Section(
-        name=network,
+        name=setting,
         title=title,
-        lines=_lines(network, scale, found),
+        lines=_lines(setting, scale, found),
         claims=claims_lib.judge(
             claims_lib.at_scale(claims.CLAIMS, scale),
             found,
@@ -97,14 +97,14 @@ def section(
             ),
         ],
         frames={"levels": levels, "variants": summary, "ranks": ranks},
-        figures=figures.draw(network, scale, found, title),
+        figures=figures.draw(setting, scale, found, title),
         captions=figures.CAPTIONS,
     )
 
 
-def _lines(network: str, scale: str, found: Found) -> list[str]:
+def _lines(setting: str, scale: str, found: Found) -> list[str]:
     """Compares the length of training with the published one."""
-    entry, k = next(iter(found["variants"].values())), SIZES[scale][network].k
+    entry, k = next(iter(found["variants"].values())), SIZES[scale][setting].k
     steps, most = PUBLISHED
     lines = [
         f"{entry['steps']:,} updates a level ({entry['epochs']:g} epochs), "
@@ -112,7 +112,7 @@ def _lines(network: str, scale: str, found: Found) -> list[str]:
         f"Published are {steps:,} updates ({entry['steps'] / steps:.1%} of them here), "
         f"{most} levels and k = {SIZES['full']['cifar'].k}, of ResNet-20 on "
         "all of CIFAR-10."
-        + (" The paper has nothing on MNIST." if network == "mnist" else ""),
+        + (" The paper has nothing on MNIST." if setting == "mnist" else ""),
     ]
     if "scored" in found:
         count, updates = found["scored"]

@@ -47,7 +47,7 @@ def of_states(network: "RunFunctions") -> dict[str, Any]:
     Returns:
       "states", each from `spectrum`; {} for a network whose states are not saved.
     """
-    name = variants.network_of(network.reader.name)
+    name = variants.setting_of(network.reader.name)
     if name not in variants.CURVED:
         return {}
     return {"states": [spectrum(network, place) for place in places(network.reader)]}

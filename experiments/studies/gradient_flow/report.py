@@ -1,4 +1,4 @@
-"""Report: the section of the study on a network."""
+"""Report: the section of the study on a setting."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -46,32 +46,32 @@ _CURVATURE = (
 
 
 def section(
-    network: str, scale: str, measured: Mapping[str, Any]
+    setting: str, scale: str, measured: Mapping[str, Any]
 ) -> report_lib.Section:
-    """Makes the section of the report on a network.
+    """Makes the section of the report on a setting.
 
     Args:
-      network: one of `variants.NETWORKS`.
+      setting: one of `variants.SETTINGS`.
       scale: one of `studies.SCALES`.
       measured: measurements by variant.
     """
-    found = variants.arrange(network, scale, measured)
-    steps, whole = found["steps"], published.STEPS[network]
-    title = published.TITLES[network]
+    found = variants.arrange(setting, scale, measured)
+    steps, whole = found["steps"], published.STEPS[setting]
+    title = published.TITLES[setting]
     if steps < whole:
         title = f"{title}, {steps:,} of {whole:,} updates"
     listed = claims_lib.at_scale(claims.CLAIMS, scale)
     judged = claims_lib.judge(listed, found, length=steps / whole)
-    if network != "lenet":  # nothing is published on the others
+    if setting != "lenet":  # nothing is published on the others
         judged = [
             one._replace(
                 claim=one.claim._replace(published=f"LeNet-5: {one.claim.published}")
             )
             for one in judged
         ]
-    frame, flow = tables.variants_frame(network, found), tables.flow_frame(found)
+    frame, flow = tables.variants_frame(setting, found), tables.flow_frame(found)
     return report_lib.Section(
-        name=network,
+        name=setting,
         title=title,
         claims=judged,
         about_claims=claims_lib.about_thresholds(claims.CLAIMS, scale),

@@ -17,11 +17,11 @@ Found = dict[str, Any]
 Pair = Sequence[float | None]
 
 
-def variants_frame(network: str, found: Found) -> pd.DataFrame:
+def variants_frame(setting: str, found: Found) -> pd.DataFrame:
     """Tabulates accuracies and disagreements beside the published ones.
 
     Args:
-      network: one of `variants.NETWORKS`.
+      setting: one of `variants.SETTINGS`.
       found: from `variants.arrange`.
 
     Returns:
@@ -30,7 +30,7 @@ def variants_frame(network: str, found: Found) -> pd.DataFrame:
       and fractions of the test set; columns ending in "_sd" are sample standard
       deviations.
     """
-    theirs = published.PUBLISHED[network]
+    theirs = published.PUBLISHED[setting]
     return pd.DataFrame(
         [
             _variant(name, entry, theirs.get(name, {}))

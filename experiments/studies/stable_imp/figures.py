@@ -44,17 +44,17 @@ CAPTIONS = {
 }
 
 
-def draw(network: str, scale: str, found: Found, title: str) -> dict[str, Any]:
+def draw(setting: str, scale: str, found: Found, title: str) -> dict[str, Any]:
     """Draws all figures; None for a figure without content.
 
     Args:
-      network: one of `variants.NETWORKS`.
+      setting: one of `variants.SETTINGS`.
       scale: one of `studies.SCALES`.
       found: from `analysis.measure`.
       title: what was trained.
     """
     names = tables.all_runs(found)
-    labels = {name: variants.label(name, network, scale) for name in names}
+    labels = {name: variants.label(name, setting, scale) for name in names}
     over = {"x": _REMAINING, "title": title, "scale": "remaining"}
     thresholds = tables.thresholds_frame(found)
     return {

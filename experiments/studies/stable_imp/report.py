@@ -1,4 +1,4 @@
-"""Report: the section of the study on a network."""
+"""Report: the section of the study on a setting."""
 
 import math
 from collections.abc import Mapping
@@ -65,16 +65,16 @@ ABOUT = {
 
 
 def section(
-    network: str, scale: str, measured: Mapping[str, Any]
+    setting: str, scale: str, measured: Mapping[str, Any]
 ) -> report_lib.Section:
-    """Makes the section of the report on a network.
+    """Makes the section of the report on a setting.
 
     Args:
-      network: one of `variants.NETWORKS`.
+      setting: one of `variants.SETTINGS`.
       scale: one of `studies.SCALES`.
       measured: measurements by variant.
     """
-    found = variants.arrange(network, scale, measured)
+    found = variants.arrange(setting, scale, measured)
     levels, stability, onset = (
         tables.rounds_frame(found),
         tables.stability_frame(found),
@@ -82,15 +82,15 @@ def section(
     )
     solutions, cuts = tables.solutions_frame(found), tables.thresholds_frame(found)
     names = tables.all_runs(found)
-    labels = {name: variants.label(name, network, scale) for name in names}
+    labels = {name: variants.label(name, setting, scale) for name in names}
     return report_lib.Section(
-        name=network,
-        title=TITLES[scale][network],
-        lines=_lines(network, scale, found),
+        name=setting,
+        title=TITLES[scale][setting],
+        lines=_lines(setting, scale, found),
         claims=claims_lib.judge(
             claims_lib.at_scale(claims.CLAIMS, scale),
             found,
-            length=length(network, scale, found),
+            length=length(setting, scale, found),
         ),
         about_claims=claims_lib.about_thresholds(claims.CLAIMS, scale)
         + ABOUT.get(scale, ""),
@@ -125,47 +125,47 @@ def section(
             "solutions": solutions,
             "thresholds": cuts,
         },
-        figures=figures.draw(network, scale, found, TITLES[scale][network]),
+        figures=figures.draw(setting, scale, found, TITLES[scale][setting]),
         captions=figures.CAPTIONS,
     )
 
 
-def length(network: str, scale: str, found: Found) -> float:
+def length(setting: str, scale: str, found: Found) -> float:
     """Returns the number of updates of the runs, divided by the published number.
 
     Args:
-      network: one of `variants.NETWORKS`.
+      setting: one of `variants.SETTINGS`.
       scale: one of `studies.SCALES`.
       found: from `variants.arrange`.
     """
-    whole = _published(network, scale)
+    whole = _published(setting, scale)
     return min(
         entry["steps"] / (whole.epochs * math.ceil(whole.examples / entry["batch"]))
         for entry in tables.all_runs(found).values()
     )
 
 
-def _published(network: str, scale: str) -> Published:
-    if scale != "full" and network == "cifar":
+def _published(setting: str, scale: str) -> Published:
+    if scale != "full" and setting == "cifar":
         return PUBLISHED_SMALL
-    return PUBLISHED[network]
+    return PUBLISHED[setting]
 
 
-def _lines(network: str, scale: str, found: Found) -> list[str]:
+def _lines(setting: str, scale: str, found: Found) -> list[str]:
     """Compares the length of training with the published one."""
-    whole = _published(network, scale)
+    whole = _published(setting, scale)
     lines = []
     for name, entry in tables.all_runs(found).items():
         updates = whole.epochs * math.ceil(whole.examples / entry["batch"])
         lines.append(
-            f"{variants.label(name, network, scale)}: {entry['steps']:,} updates a "
+            f"{variants.label(name, setting, scale)}: {entry['steps']:,} updates a "
             f"round, {entry['steps'] / updates:.2g} of the published number at these "
             f"batches, in {entry['epochs']:g} epochs of {whole.epochs}; "
             f"{entry['levels'][-1]} of {whole.rounds} rounds; "
             f"{len(entry['ticket'])} seeds."
         )
     if found["onset"]:
-        (entry, *_), (updates, batch) = found["onset"], PUBLISHED_ONSET[network]
+        (entry, *_), (updates, batch) = found["onset"], PUBLISHED_ONSET[setting]
         lines.append(
             f"Onset of stability: {entry['updates']:,} updates at batches of "
             f"{entry['batch']}, {entry['updates'] / updates:.2g} of the published "

@@ -44,7 +44,7 @@ def gains(found: Found, variant: str) -> Gains:
     """Returns the gains of a variant by sparse cell, in points [seeds].
 
     Args:
-      found: measurements of a network.
+      found: measurements of a setting.
       variant: a variant with techniques.
 
     Raises:

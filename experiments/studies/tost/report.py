@@ -1,4 +1,4 @@
-"""Report: the section of the study on a network."""
+"""Report: the section of the study on a setting."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -31,23 +31,23 @@ _CELL = ["mask", "sparsity_percent"]
 
 
 def section(
-    network: str, scale: str, measured: Mapping[str, Any]
+    setting: str, scale: str, measured: Mapping[str, Any]
 ) -> report_lib.Section:
-    """Makes the section of the report on a network.
+    """Makes the section of the report on a setting.
 
     Args:
-      network: one of `variants.NETWORKS`.
+      setting: one of `variants.SETTINGS`.
       scale: one of `studies.SCALES`.
       measured: measurements by variant.
     """
-    found = variants.arrange(network, scale, measured)
+    found = variants.arrange(setting, scale, measured)
     accuracies, gains = accuracy_frame(found), gain_frame(found)
     factors = factor_frame(found)
     shortest = min(entry["epochs"] for _, _, entry in _each(found))
     return report_lib.Section(
-        name=network,
-        title=TITLES[network],
-        lines=_lines(network, found),
+        name=setting,
+        title=TITLES[setting],
+        lines=_lines(setting, found),
         claims=claims_lib.judge(
             claims_lib.at_scale(claims.CLAIMS, scale),
             found,
@@ -84,8 +84,8 @@ def section(
         ],
         frames={"accuracies": accuracies, "gains": gains, "factors": factors},
         figures={
-            "gains": figures.gains(found, TITLES[network]),
-            "training": figures.training(found, TITLES[network]),
+            "gains": figures.gains(found, TITLES[setting]),
+            "training": figures.training(found, TITLES[setting]),
         },
         captions=figures.CAPTIONS,
     )
@@ -100,14 +100,14 @@ def _each(found: Found) -> list[tuple[Cell, str, Found]]:
     ]
 
 
-def _lines(network: str, found: Found) -> list[str]:
+def _lines(setting: str, found: Found) -> list[str]:
     """Describes the length of training, the seeds, and what is missing."""
     first = _each(found)[0][2]
     lines = [
         f"{first['steps']:,} updates, {first['epochs']:g} epochs, "
         f"{len(first['accuracy'])} seeds."
     ]
-    if network.startswith("resnet"):
+    if setting.startswith("resnet"):
         part = first["epochs"] / PUBLISHED_EPOCHS
         lines.append(f"That is {part:.2g} of the published {PUBLISHED_EPOCHS} epochs.")
     else:

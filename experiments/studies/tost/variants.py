@@ -1,6 +1,6 @@
 """Variants: every technique with every mask at every sparsity.
 
-A cell is a mask and a sparsity of one network. It has a variant without techniques
+A cell is a mask and a sparsity of one setting. It has a variant without techniques
 (`none`), one for each single technique, one with all of them, and at one sparsity some
 with other forms of a technique. Within a cell, initial weights, masks and the order of
 the data are the same, seed by seed. Masks cover all layers but the last. The masks
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from experiments.studies.runs import Run
 from jaxsparse import stages
 
-NETWORKS = ("mlp", "lenet", "resnet8", "resnet")
+SETTINGS = ("mlp", "lenet", "resnet8", "resnet")
 LABELS = {
     "none": "no technique",
     "activation": "soft activations",
@@ -51,14 +51,14 @@ class Cell(NamedTuple):
     mask: str
     sparsity: int
 
-    def named(self, network: str, variant: str) -> str:
+    def named(self, setting: str, variant: str) -> str:
         """Names the run of a variant.
 
         Args:
-          network: one of `NETWORKS`.
+          setting: one of `SETTINGS`.
           variant: a variant of the cell.
         """
-        return f"{network}_{self.mask}_{self.sparsity}_{variant}"
+        return f"{setting}_{self.mask}_{self.sparsity}_{variant}"
 
 
 class Limit(NamedTuple):
@@ -76,7 +76,7 @@ class Limit(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """The combinations for one network.
+    """The combinations for one setting.
 
     Attributes:
       recipe: the recipe without techniques.
@@ -190,25 +190,25 @@ GRIDS: dict[str, dict[str, Grid]] = {
 }
 
 
-def of_network(network: str, scale: str) -> list[Run]:
-    """Lists the runs of a network, those that find tickets first.
+def of_setting(setting: str, scale: str) -> list[Run]:
+    """Lists the runs of a setting, those that find tickets first.
 
     Args:
-      network: one of `NETWORKS`.
+      setting: one of `SETTINGS`.
       scale: one of `studies.SCALES`.
     """
-    grid = GRIDS[scale].get(network)
+    grid = GRIDS[scale].get(setting)
     if grid is None:
         return []
     listed = []
     for cell in cells(grid):
-        common = grid.common | _mask(grid, cell, network, scale)
+        common = grid.common | _mask(grid, cell, setting, scale)
         if cell.mask == "tickets":
-            listed.append(_pruning(grid, cell, network, scale))
+            listed.append(_pruning(grid, cell, setting, scale))
         for variant, fields in of_cell(grid, cell).items():
             short = scale == "quick" and "gradinit.steps" in fields
             own = {"gradinit.steps": 20} if short else {}
-            name = cell.named(network, variant)
+            name = cell.named(setting, variant)
             part = 2 if variant in TECHNIQUES and variant in _limits(grid) else 1
             listed.append(Run(name, grid.recipe, common | fields | own, part=part))
     return listed
@@ -218,7 +218,7 @@ def cells(grid: Grid) -> list[Cell]:
     """Lists the cells of a grid, the dense network first.
 
     Args:
-      grid: combinations for one network.
+      grid: combinations for one setting.
     """
     dense = [Cell("dense", 0)] if grid.dense else []
     return dense + [Cell(mask, at) for mask in grid.masks for at in grid.sparsities]
@@ -228,7 +228,7 @@ def of_cell(grid: Grid, cell: Cell) -> dict[str, dict[str, Any]]:
     """Lists the variants of a cell by name, each with the fields of its techniques.
 
     Args:
-      grid: combinations for one network.
+      grid: combinations for one setting.
       cell: one of its cells.
     """
     limits = _limits(grid)
@@ -266,21 +266,21 @@ _UNMASKED = {
 }
 
 
-def source(cell: Cell, network: str) -> str:
+def source(cell: Cell, setting: str) -> str:
     """Names the run that finds the tickets of a cell.
 
     Args:
       cell: a cell with the mask "tickets".
-      network: one of `NETWORKS`.
+      setting: one of `SETTINGS`.
     """
-    return f"{network}_pruning_{cell.sparsity}"
+    return f"{setting}_pruning_{cell.sparsity}"
 
 
 def levels(grid: Grid, cell: Cell, scale: str) -> int:
     """Returns the number of levels that find the tickets of a cell.
 
     Args:
-      grid: combinations for one network.
+      grid: combinations for one setting.
       cell: a cell with the mask "tickets".
       scale: one of `studies.SCALES`.
     """
@@ -289,7 +289,7 @@ def levels(grid: Grid, cell: Cell, scale: str) -> int:
     return (grid.levels or LEVELS)[cell.sparsity]
 
 
-def _pruning(grid: Grid, cell: Cell, network: str, scale: str) -> Run:
+def _pruning(grid: Grid, cell: Cell, setting: str, scale: str) -> Run:
     """Makes the run that finds the tickets of a cell."""
     count = levels(grid, cell, scale)
     fields = grid.common | _UNMASKED
@@ -299,11 +299,11 @@ def _pruning(grid: Grid, cell: Cell, network: str, scale: str) -> Run:
         "lottery.exclude": ("head/kernel",),
     }
     if grid.levels:
-        fields["lottery.dense_run"] = f"../{Cell('dense', 0).named(network, 'none')}"
-    return Run(source(cell, network), grid.recipe, fields)
+        fields["lottery.dense_run"] = f"../{Cell('dense', 0).named(setting, 'none')}"
+    return Run(source(cell, setting), grid.recipe, fields)
 
 
-def _mask(grid: Grid, cell: Cell, network: str, scale: str) -> dict[str, Any]:
+def _mask(grid: Grid, cell: Cell, setting: str, scale: str) -> dict[str, Any]:
     """Returns the fields that choose the mask of a cell."""
     if cell.mask == "dense":
         return _UNMASKED
@@ -312,7 +312,7 @@ def _mask(grid: Grid, cell: Cell, network: str, scale: str) -> dict[str, Any]:
         return {
             "sparse.distribution": None,
             "sparse.sparsity": cell.sparsity / 100,
-            "warm_start.run": f"../{source(cell, network)}",
+            "warm_start.run": f"../{source(cell, setting)}",
             "warm_start.weights": "init",
             "warm_start.masks": stages.level_end(count, levels=count),
         }
@@ -320,18 +320,18 @@ def _mask(grid: Grid, cell: Cell, network: str, scale: str) -> dict[str, Any]:
     return own | {"sparse.sparsity": cell.sparsity / 100}
 
 
-def arrange(network: str, scale: str, measured: Mapping[str, Any]) -> dict[str, Any]:
+def arrange(setting: str, scale: str, measured: Mapping[str, Any]) -> dict[str, Any]:
     """Arranges the measurements of runs by cell and variant.
 
     Args:
-      network: one of `NETWORKS`.
+      setting: one of `SETTINGS`.
       scale: one of `studies.SCALES`.
-      measured: measurements by run, without the name of the network.
+      measured: measurements by run, without the name of the setting.
 
     Returns:
       "cells", by cell and variant the measurements.
     """
-    grid, found = GRIDS[scale][network], {}
+    grid, found = GRIDS[scale][setting], {}
     for cell in cells(grid):
         names = {v: cell.named("", v).removeprefix("_") for v in of_cell(grid, cell)}
         there = {v: measured[name] for v, name in names.items() if name in measured}
