@@ -1,6 +1,6 @@
 """Tables over the claims of all papers, on the page of all results.
 
-They are made from the tables of claims of the studies' reports, so no record is read.
+They are made from the tables of claims of the studies' reports.
 """
 
 import re

@@ -1,12 +1,13 @@
 """Study: the experiments of a paper, run again and compared with what it claims.
 
-`experiments/reproduce.py` runs a study. Each study is a package whose `STUDY` names
-four functions, mostly one module each:
+`experiments/reproduce.py` runs a study. A study is a package or a module with `STUDY`,
+which names three functions:
 
-    runs     lists the runs: a recipe of `configs/`, and the fields that differ from it
+    runs     lists the runs of a setting: a recipe of `configs/`, and the fields that
+             differ from it
     measure  measures one run when it has ended, the only time its weights are read
-    judge    judges the claims of the paper, on the measurements of all runs
-    section  makes tables and figures of the measurements and verdicts
+    section  judges the claims of the paper on the measurements of all runs of a
+             setting, and makes tables and figures
 """
 
 import dataclasses
@@ -40,7 +41,7 @@ class Study:
       runs: called with a setting and a scale, one of `studies.SCALES`; lists the runs,
         those that others start from first. A scale may have no runs of a setting.
       measure: called with a run that has ended, and a function that opens others of the
-        same study by name; returns what its record keeps.
+        same study by name; returns the measurements that are kept.
       section: called with a setting, a scale and the measurements of its runs; makes
         the section of the report, with judged claims.
       version: version of `measure`; raised when what it computes changes, so that runs
@@ -66,11 +67,11 @@ class Study:
         return [run for setting in self.settings for run in self.runs(setting, scale)]
 
     def report(self, scale: str, kept: Path, folder: Path) -> Path:
-        """Writes the report on the runs that have records.
+        """Writes the report on the runs that have been measured.
 
         Args:
           scale: one of `studies.SCALES`.
-          kept: directory of the records.
+          kept: directory of the measurements.
           folder: directory to write into.
 
         Returns:
@@ -93,8 +94,8 @@ class Study:
         Args:
           scale: one of `studies.SCALES`.
           folder: directory to write into.
-          kept: directory to copy to, with the records in `records`. Files of an earlier
-            report that this one does not have are deleted.
+          kept: directory to copy to, with the measurements in `records`. Files of an
+            earlier report that this one does not have are deleted.
 
         Returns:
           The path of the page.

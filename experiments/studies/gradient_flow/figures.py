@@ -159,9 +159,8 @@ def interpolations(part: Found, title: str) -> Figure | None:
     """Draws loss and error on the interpolation from networks to the pruned solution.
 
     Args:
-      part: by start, "variant", "moment", "alphas" [m], "loss" and "error" [seeds m]
-      (in
-        percent), and "examples".
+      part: by start, "variant", "moment", "alphas" [m], "loss" [seeds m], "error"
+        [seeds m] in percent, and "examples".
       title: what was trained.
     """
     if not part:
