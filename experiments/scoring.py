@@ -79,6 +79,8 @@ def describe(score: str, options: Options) -> str:
       options: its options.
     """
     plain = Options()
+    if options.checkpoint in stages.last_ends(0):  # also by its older name
+        options = options._replace(checkpoint=plain.checkpoint)
     given = [n for n in _RECORDED if getattr(options, n) != getattr(plain, n)]
     if options.batch_norm == "evaluation":  # the same as the default
         given.remove("batch_norm")

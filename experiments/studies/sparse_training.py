@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.studies import report as report_lib
-from experiments.studies import run_reader
+from experiments.studies import run_reader, tables
 from experiments.studies.effects import spread
 from experiments.studies.run_reader import Reader
 from experiments.studies.runs import Run
@@ -188,15 +188,13 @@ def show_methods(measured: Mapping[str, Any]) -> pd.DataFrame:
 
 def _curves(measured: Mapping[str, Any], kind: str) -> pd.DataFrame:
     """Makes the rows of lines by step, one panel for each sparsity."""
-    rows = [
-        (sparsity + " %" if method else "dense", name, seed, step, value)
-        for name, m in measured.items()
-        for method, _, sparsity in [name.rpartition("_")]
-        for seed, line in enumerate(m[kind][1])
-        for step, value in zip(m[kind][0], line, strict=True)
-        if step > 0  # untrained networks would flatten the curves
-    ]
-    return pd.DataFrame(rows, columns=plot_curves.COLUMNS)
+    parts = []
+    for name, m in measured.items():
+        method, _, sparsity = name.rpartition("_")
+        panel = f"{sparsity} %" if method else "dense"
+        parts.append(tables.lines(*m[kind], panel=panel, label=name))
+    table = tables.concat(parts, plot_curves.COLUMNS)
+    return table[table["x"] > 0]  # untrained networks would flatten the curves
 
 
 def _exploration(measured: Mapping[str, Any], title: str) -> Any:

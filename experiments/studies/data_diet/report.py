@@ -7,9 +7,9 @@ import pandas as pd
 
 from experiments.studies import claims as claims_lib
 from experiments.studies import report as report_lib
+from experiments.studies import tables
 from experiments.studies.data_diet import claims, figures, published, variants
 from experiments.studies.data_diet.variants import SIZES, label
-from jaxsparse.reports import formatting
 
 Found = dict[str, Any]
 TITLES = {
@@ -151,16 +151,9 @@ def show_variants(frame: pd.DataFrame) -> pd.DataFrame:
         "At 0 nats": ("connected_0", 100, 1),
         "Sharpness": ("sharpness_end", 1, 1),
     }
-    return pd.DataFrame(
-        [
-            {"Pre-training": label(str(variant)), "n": str(len(part))}
-            | {
-                heading: _mean(factor * part[name], digits)
-                for heading, (name, factor, digits) in columns.items()
-            }
-            for variant, part in frame.groupby("variant", sort=False)
-        ]
-    )
+    shown = tables.means(frame, ["variant"], columns)
+    shown["variant"] = shown["variant"].map(label)
+    return shown.rename(columns={"variant": "Pre-training"})
 
 
 def show_ranks(frame: pd.DataFrame) -> pd.DataFrame:
@@ -192,14 +185,9 @@ def show_classes(found: Found) -> pd.DataFrame:
 def show_levels(frame: pd.DataFrame) -> pd.DataFrame:
     """Formats the accuracy of every level and variant."""
     by = ["level", "variant"]
-    means = frame.groupby(by, sort=False)["ticket_percent"].agg(_mean)
+    means = frame.groupby(by, sort=False)["ticket_percent"].agg(tables.mean)
     shown = means.unstack("variant", sort=False).rename(columns=label)
     remaining = frame.groupby("level", sort=False)["remaining_percent"].first()
     shown.insert(0, "Level", shown.index.astype(str))
     shown.insert(1, "Remaining", [f"{x:.1f} %" for x in remaining.loc[shown.index]])
     return shown.reset_index(drop=True)
-
-
-def _mean(values: pd.Series, digits: int = 2) -> str:
-    """Formats a mean over seeds."""
-    return formatting.plus_minus(values.mean(), values.std(), digits=digits)
