@@ -273,7 +273,6 @@ def _methods(sparsity: float, data: str) -> list[tuple[str, str, dict[str, Any]]
 STUDY = Study(
     name="sparse_training",
     description="every method of sparse training at equal sparsity",
-    paper="",
     title="Report: sparse training",
     settings=tuple(SPARSITIES),
     runs=runs,

@@ -34,7 +34,6 @@ class Study:
     Attributes:
       name: its package.
       description: one line for the command line.
-      paper: authors and year of the papers with the claims; "" without claims.
       title: title of the report.
       settings: the settings, each a dataset with a network, in the order of the
         report. Names of runs begin with them.
@@ -44,18 +43,19 @@ class Study:
         same study by name; returns the measurements that are kept.
       section: called with a setting, a scale and the measurements of its runs; makes
         the section of the report, with judged claims.
+      paper: authors and year of the papers with the claims; "" without claims.
       version: version of `measure`; raised when what it computes changes, so that runs
         are measured again.
     """
 
     name: str
     description: str
-    paper: str
     title: str
     settings: Sequence[str]
     runs: Callable[[str, str], list[Run]]
     measure: Measure
     section: Section
+    paper: str = ""
     version: int = 1
 
     def all_runs(self, scale: str) -> list[Run]:

@@ -82,8 +82,10 @@ def means(
 
     Returns:
       One row for each place, in the order of the frame: the columns `by`, "n", the
-      number of seeds as text, and the headings.
+      number of seeds as text, and the headings. Empty if the frame is empty.
     """
+    if frame.empty:
+        return pd.DataFrame()
     groups = frame.groupby(list(by), sort=False)
     shown = groups.size().astype(str).rename("n").reset_index()
     for heading, (name, factor, digits) in columns.items():
@@ -101,6 +103,7 @@ def show(frame: pd.DataFrame, columns: Mapping[str, tuple[str, str]]) -> pd.Data
         with " ± " at its end, the standard deviation in the column NAME_sd follows.
     """
     shown = pd.DataFrame(index=frame.index)
+    columns = {} if frame.empty else columns
     for heading, (name, form) in columns.items():
         plain = form.removesuffix(" ± ")
         texts = _texts(frame[name], plain)

@@ -70,6 +70,7 @@ def section(
             for one in judged
         ]
     frame, flow = tables.variants_frame(setting, found), tables.flow_frame(found)
+    hessian = tables.hessian_frame(found)
     return report_lib.Section(
         name=setting,
         title=title,
@@ -85,9 +86,18 @@ def section(
             report_lib.Table(
                 "Predictions", _PREDICTIONS, tables.show_predictions(frame)
             ),
-            *_distances(found["distances"]),
+            report_lib.Table(
+                "Distances",
+                "L2 distance from the pruned solution whose mask is trained.",
+                tables.show_distances(found["distances"]),
+            ),
             report_lib.Table("Gradient flow", _FLOW, tables.show_flow(flow), long=True),
-            *_curvature(found),
+            report_lib.Table(
+                "Curvature",
+                f"{_CURVATURE} {_agreement(hessian)}".strip(),
+                tables.show_hessian(hessian),
+                long=True,
+            ),
         ],
         frames={"variants": frame, "flow": flow},
         figures=figures.draw(found, title),
@@ -95,29 +105,9 @@ def section(
     )
 
 
-def _distances(distances: Found) -> list[report_lib.Table]:
-    """Tabulates the distances from the pruned solution, if they are measured."""
-    if not distances:
-        return []
-    note = "L2 distance from the pruned solution whose mask is trained."
-    shown = tables.show_distances(distances)
-    return [report_lib.Table("Distances", note, shown)]
-
-
-def _curvature(found: Found) -> list[report_lib.Table]:
-    """Tabulates the curvature, if it is measured."""
-    frame = tables.hessian_frame(found)
-    if frame.empty:
-        return []
-    note = f"{_CURVATURE} {_agreement(frame)}".strip()
-    shown = tables.show_hessian(frame)
-    return [report_lib.Table("Curvature", note, shown, long=True)]
-
-
 def _agreement(frame: pd.DataFrame) -> str:
     """Counts the states in which Lanczos' method agrees with the exact spectrum."""
-    errors = frame[["top_error", "bottom_error"]].dropna()
-    if errors.empty:
+    if frame.empty or (errors := frame[["top_error", "bottom_error"]].dropna()).empty:
         return ""
     agree = int((errors < AGREES).all(axis=1).sum())
     return f"Both ends are within {AGREES:.0%} in {agree} of {len(errors)} states."

@@ -178,8 +178,6 @@ def flow_frame(found: Found) -> pd.DataFrame:
 
 def show_flow(frame: pd.DataFrame) -> pd.DataFrame:
     """Formats `flow_frame`."""
-    if frame.empty:
-        return frame
     columns = {
         "Variant": ("label", ""),
         "Step": ("step", ",.0f"),

@@ -65,7 +65,7 @@ CLAIMS = (
         "ResNet-20 from update 500 (Frankle et al., figure)",
         f"dense less tickets of the latest rewinding step below {MATCHING:g} points",
         evidence.stable_match,
-        (premises.last_is_stable(),),
+        (premises.LAST_IS_STABLE,),
     ),
     Claim(
         "stability and matching coincide",
@@ -91,7 +91,7 @@ CLAIMS = (
         "helps at 512, not at 1,024 and 2,048 (Maene et al., figure)",
         "instability of dense networks without less that with warm-up above 0",
         evidence.warmup_helps,
-        (premises.plain_is_unstable(),),
+        (premises.PLAIN_IS_UNSTABLE,),
     ),
     Claim(
         "pruned rounds are stable",
@@ -146,7 +146,7 @@ CLAIMS = (
         "to the level of reinitialized (Maene et al., figure)",
         "gap repelled below half of that before",
         evidence.repelled,
-        (has_gap("penalty"), premises.moves_apart()),
+        (has_gap("penalty"), premises.MOVES_APART),
     ),
     Claim(
         "repelling spares controls",
@@ -154,7 +154,7 @@ CLAIMS = (
         "unaffected (Maene et al., figure)",
         "controls lose less than half of what tickets lose",
         evidence.controls_spared,
-        (premises.tickets_lose(),),
+        (premises.TICKETS_LOSE,),
     ),
     Claim(
         "attracting makes tickets",
@@ -165,7 +165,7 @@ CLAIMS = (
         (
             is_unstable("unstable", pruned=False),
             is_unstable("unstable", pruned=True),
-            premises.moves_together(),
+            premises.MOVES_TOGETHER,
         ),
     ),
     Claim(
@@ -174,7 +174,7 @@ CLAIMS = (
         "hurts (Maene et al., figure)",
         "accuracy of controls without less that with attraction above 0",
         evidence.attraction_hurts,
-        (is_unstable("unstable", pruned=False), premises.moves_together()),
+        (is_unstable("unstable", pruned=False), premises.MOVES_TOGETHER),
     ),
     Claim(
         "same region",
