@@ -29,10 +29,8 @@ def scan_job(c: ConfigDict, tx: Any, shape: tuple[int, ...], *, steps: int) -> J
     """
     step, (params, batch) = training_step(c, tx, shape)
     if c.replicates > 1:
+        axes = transforms.replicate_axes(jax.eval_shape(tx.init, params))
         params = jax.tree.map(lambda leaf: jnp.stack([leaf] * c.replicates), params)
-        axes = transforms.replicate_axes(
-            jax.eval_shape(tx.init, jax.tree.map(lambda leaf: leaf[0], params))
-        )
         opt_state = jax.vmap(tx.init, out_axes=axes)(params)
         step = jax.vmap(step, in_axes=((0, axes), None), out_axes=(0, axes))
     else:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 FLOW_EXAMPLES = 1000  # those on which the gradient norm is recorded in training
 
 
-def of_starts(network: "RunFunctions") -> dict[str, list[float]]:
+def of_starts(run_fns: "RunFunctions") -> dict[str, list[float]]:
     """Measures the gradient norm at initialization, each seed with its own mask.
 
     The variants share the mask of one pruning run, and tickets also their weights. Here
@@ -24,9 +24,9 @@ def of_starts(network: "RunFunctions") -> dict[str, list[float]]:
     ticket, and with new ones the start of training from scratch.
 
     Args:
-      network: the run that prunes.
+      run_fns: the run that prunes.
     """
-    run, loss = network.reader.run, network.functions.loss
+    run, loss = run_fns.reader.run, run_fns.functions.loss
     train = run.dataset.train
     batch = (
         jnp.asarray(train.images[:FLOW_EXAMPLES]),
@@ -44,9 +44,9 @@ def of_starts(network: "RunFunctions") -> dict[str, list[float]]:
         "liu": initializers.layer_scaled("glorot_uniform"),
     }
     found: dict[str, list[float]] = {name: [] for name in ("lt", *draws)}
-    ends = network.reader.solutions(network.reader.end())
-    begins = network.reader.solutions("init")
-    for r in network.seeds:
+    ends = run_fns.reader.solutions(run_fns.reader.end())
+    begins = run_fns.reader.solutions("init")
+    for r in run_fns.seeds:
         masks, own = ends[r].masks, begins[r].params
         found["lt"].append(float(norm(masks_lib.apply(masks, own), masks)))
         fresh = _fresh(run.network, r)
@@ -63,14 +63,14 @@ def _fresh(network: Any, seed: int) -> Any:
     return replicates.take(network.initialize(keys)[0], 0)
 
 
-def of_signals(network: "RunFunctions") -> dict[str, Any]:
+def of_signals(run_fns: "RunFunctions") -> dict[str, Any]:
     """Measures signals of random inputs in masked networks, by initialization.
 
     Args:
-      network: the run that prunes.
+      run_fns: the run that prunes.
     """
-    run = network.reader.run
-    masks = network.reader.solutions(network.reader.end())[0].masks
+    run = run_fns.reader.run
+    masks = run_fns.reader.solutions(run_fns.reader.end())[0].masks
     model = factory.make_model(run.config, classes=run.dataset.classes)
     activations = gradient_flow.captured(model)
     shape = run.dataset.train.images.shape[1:]

@@ -72,7 +72,7 @@ def measure(reader: Reader, other: Callable[[str], Reader]) -> dict[str, Any]:
       also "starts" and "signals".
     """
     start = reader.run.config.warm_start.run
-    network = RunFunctions(
+    run_fns = RunFunctions(
         reader,
         reader.functions(),
         other(start.removeprefix("../")) if start else None,
@@ -81,48 +81,48 @@ def measure(reader: Reader, other: Callable[[str], Reader]) -> dict[str, Any]:
     name = variants.variant_of(reader.name)
     found = {
         "steps": max(row["step"] for row in reader.of_kind("eval")),
-        "prediction": of_predictions(network),
-        "gradient": of_gradient(network),
+        "prediction": of_predictions(run_fns),
+        "gradient": of_gradient(run_fns),
         "change": of_changes(reader),
-        "sketches": of_sketches(network),
+        "sketches": of_sketches(run_fns),
     }
-    if network.pruned is not None:
-        found["distances"] = of_distances(network)
+    if run_fns.pruned is not None:
+        found["distances"] = of_distances(run_fns)
         found["interpolations"] = {
-            moment: of_interpolation(network, moment)
+            moment: of_interpolation(run_fns, moment)
             for moment in variants.INTERPOLATED.get(name, ())
         }
     if name == "prune":
-        found["starts"] = initialization.of_starts(network)
-        if not network.has_norm:  # which fixes the standard deviation
-            found["signals"] = initialization.of_signals(network)
+        found["starts"] = initialization.of_starts(run_fns)
+        if not run_fns.has_norm:  # which fixes the standard deviation
+            found["signals"] = initialization.of_signals(run_fns)
     if name in curvature.VARIANTS:
-        found["curvature"] = curvature.of_states(network)
+        found["curvature"] = curvature.of_states(run_fns)
     return found
 
 
-def _logits(network: RunFunctions, reader: Reader) -> np.ndarray:
+def _logits(run_fns: RunFunctions, reader: Reader) -> np.ndarray:
     """Computes the logits [seeds n k] of the final networks on the test set."""
-    images = network.reader.run.dataset.test.images
-    logits = instability.make_logits(network.functions, images)
+    images = run_fns.reader.run.dataset.test.images
+    logits = instability.make_logits(run_fns.functions, images)
     state = reader.state(reader.end())
     each = replicates.split((state.params, state.batch_stats))
     return np.stack([logits(*one) for one in each])
 
 
-def of_predictions(network: RunFunctions) -> dict[str, Any]:
+def of_predictions(run_fns: RunFunctions) -> dict[str, Any]:
     """Measures accuracies in percent, and disagreements among seeds.
 
     Args:
-      network: the run.
+      run_fns: the run.
 
     Returns:
       "accuracy" and "with_pruned" by seed; of pairs of seeds "disagreement", "kl" and
       "js", each a mean and a standard deviation; "ensemble", the gain of the ensemble
       over its members in points, and "ensemble_without", that without each seed.
     """
-    labels = network.reader.run.dataset.test.labels
-    stack = _logits(network, network.reader)
+    labels = run_fns.reader.run.dataset.test.labels
+    stack = _logits(run_fns, run_fns.reader)
     right = np.mean(np.argmax(stack, axis=-1) == labels, axis=-1)
     found: dict[str, Any] = {"accuracy": (100 * right).tolist()}
 
@@ -131,7 +131,7 @@ def of_predictions(network: RunFunctions) -> dict[str, Any]:
         scores = predictions.ensemble_scores(chosen, jnp.asarray(labels))
         return 100 * (float(scores.accuracy) - float(right[list(members)].mean()))
 
-    everyone = list(network.seeds)
+    everyone = list(run_fns.seeds)
     if len(everyone) > 1:
         found["ensemble"] = gain(everyone)
         for name in ("disagreement", "kl_divergence", "js_divergence"):
@@ -142,8 +142,8 @@ def of_predictions(network: RunFunctions) -> dict[str, Any]:
         found["ensemble_without"] = [
             gain([r for r in everyone if r != out]) for out in everyone
         ]
-    if network.pruned is not None:
-        theirs = network.of_pruned(_logits(network, network.pruned))
+    if run_fns.pruned is not None:
+        theirs = run_fns.of_pruned(_logits(run_fns, run_fns.pruned))
         found["with_pruned"] = [
             float(predictions.disagreement(*map(jnp.asarray, pair)))
             for pair in zip(stack, theirs, strict=True)
@@ -151,16 +151,16 @@ def of_predictions(network: RunFunctions) -> dict[str, Any]:
     return found
 
 
-def of_gradient(network: RunFunctions) -> dict[str, Any]:
+def of_gradient(run_fns: RunFunctions) -> dict[str, Any]:
     """Reads the gradient flow that was recorded during training.
 
     Args:
-      network: the run.
+      run_fns: the run.
     """
-    rows = network.reader.of_kind("gradient_norm")
+    rows = run_fns.reader.of_kind("gradient_norm")
     steps, norms = run_reader.table(rows, "step", lambda row: row["norm"])
     _, effective = run_reader.table(rows, "step", _effective)
-    rate = network.reader.run.learning_rate
+    rate = run_fns.reader.run.learning_rate
     rates = np.asarray([float(rate(jnp.int32(step))) for step in steps])
     return {
         "steps": steps,
@@ -197,30 +197,30 @@ def _effective(row: Any) -> float:
     return float(np.mean(norms))
 
 
-def of_interpolation(network: RunFunctions, moment: str) -> dict[str, Any]:
+def of_interpolation(run_fns: RunFunctions, moment: str) -> dict[str, Any]:
     """Evaluates networks on the interpolation from a run to the pruned solution.
 
     Args:
-      network: the run.
+      run_fns: the run.
       moment: "start" or "end" of its training.
     """
-    train = network.reader.run.dataset.train
+    train = run_fns.reader.run.dataset.train
     images, labels = dataset.first(train, min(EXAMPLES, len(train.labels)))
-    estimated = instability.re_estimated(network.functions, images)
-    theirs = network.pruned.solutions(network.pruned.end())
+    estimated = instability.re_estimated(run_fns.functions, images)
+    theirs = run_fns.pruned.solutions(run_fns.pruned.end())
     each = [
         connectivity.along_path(
-            network.functions.evaluate,
+            run_fns.functions.evaluate,
             one.params,
             pruned.params,
             examples=(jnp.asarray(images), jnp.asarray(labels)),
             batch_size=instability.BATCH,
             by="scan",
-            batch_stats=estimated if network.has_norm else None,
+            batch_stats=estimated if run_fns.has_norm else None,
         )
         for one, pruned in zip(
-            network.reader.solutions(network.moments[moment]),
-            network.of_pruned(theirs),
+            run_fns.reader.solutions(run_fns.moments[moment]),
+            run_fns.of_pruned(theirs),
             strict=True,
         )
     ]
@@ -232,37 +232,37 @@ def of_interpolation(network: RunFunctions, moment: str) -> dict[str, Any]:
     }
 
 
-def of_distances(network: RunFunctions) -> dict[str, list[float]]:
+def of_distances(run_fns: RunFunctions) -> dict[str, list[float]]:
     """Measures L2 distances from the pruned solution, by moment and seed.
 
     Args:
-      network: the run.
+      run_fns: the run.
     """
-    theirs = network.of_pruned(network.pruned.solutions(network.pruned.end()))
+    theirs = run_fns.of_pruned(run_fns.pruned.solutions(run_fns.pruned.end()))
     return {
         moment: [
             float(similarity.l2_distance(*pair))
-            for pair in zip(network.reader.solutions(name), theirs, strict=True)
+            for pair in zip(run_fns.reader.solutions(name), theirs, strict=True)
         ]
-        for moment, name in network.moments.items()
+        for moment, name in run_fns.moments.items()
     }
 
 
-def of_sketches(network: RunFunctions) -> dict[str, list[list[float]]]:
+def of_sketches(run_fns: RunFunctions) -> dict[str, list[list[float]]]:
     """Projects solutions to a few random directions, the same for all runs.
 
     Distances of projections are close to those of solutions (Johnson and Lindenstrauss
     1984), so that the map of solutions needs no weights.
 
     Args:
-      network: the run.
+      run_fns: the run.
 
     Returns:
       By moment, projections [seeds 256]. Networks of other sizes cannot be compared.
     """
     found = {}
-    for moment, name in network.moments.items():
-        solutions = network.reader.solutions(name)
+    for moment, name in run_fns.moments.items():
+        solutions = run_fns.reader.solutions(name)
         flat = [
             np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(one.params)])
             for one in solutions
