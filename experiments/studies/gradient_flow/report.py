@@ -74,6 +74,7 @@ def section(
     return report_lib.Section(
         name=setting,
         title=title,
+        lines=_lines(found),
         claims=judged,
         about_claims=claims_lib.about_thresholds(claims.CLAIMS, scale),
         tables=[
@@ -103,6 +104,17 @@ def section(
         figures=figures.draw(found, title),
         captions=figures.CAPTIONS,
     )
+
+
+def _lines(found: Found) -> list[str]:
+    """Says which measurements an earlier version made, and kept in part only."""
+    old = sum("summary" in entry for entry in found["predictions"].values())
+    if not old:
+        return []
+    return [
+        f"Measurements of {old} variants are from the tables of an earlier version, "
+        "which kept means over seeds only; claims that need more are not measured."
+    ]
 
 
 def _agreement(frame: pd.DataFrame) -> str:
