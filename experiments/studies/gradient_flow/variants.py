@@ -199,6 +199,17 @@ def variant_of(name: str) -> str:
     return name.partition("_")[2].partition("_mask_")[0]
 
 
+# Parts of the measurements, and how each is called in those of a run.
+_PARTS = {
+    "predictions": "prediction",
+    "gradients": "gradient",
+    "changes": "change",
+    "distances": "distances",
+    "curvature": "curvature",
+    "map": "sketches",
+}
+
+
 def arrange(setting: str, scale: str, measured: Mapping[str, Any]) -> dict[str, Any]:
     """Arranges the measurements of runs by kind and variant.
 
@@ -215,14 +226,8 @@ def arrange(setting: str, scale: str, measured: Mapping[str, Any]) -> dict[str, 
     """
     plain = {name: m for name, m in measured.items() if "_mask_" not in name}
     found: dict[str, Any] = {
-        f"{kind}s": {name: m[kind] for name, m in plain.items() if m.get(kind)}
-        for kind in ("prediction", "gradient", "change")
-    }
-    found["distances"] = {
-        n: m["distances"] for n, m in plain.items() if "distances" in m
-    }
-    found["curvature"] = {
-        n: m["curvature"] for n, m in plain.items() if m.get("curvature")
+        part: {name: m[kind] for name, m in plain.items() if m.get(kind)}
+        for part, kind in _PARTS.items()
     }
     found["interpolations"] = {
         f"{name}_{moment}": line | {"variant": name, "moment": moment}
@@ -232,7 +237,6 @@ def arrange(setting: str, scale: str, measured: Mapping[str, Any]) -> dict[str, 
     pruned = plain.get("prune", {})
     found |= {kind: pruned.get(kind, {}) for kind in ("starts", "signals")}
     found["steps"] = max(m["steps"] for m in plain.values())
-    found["map"] = {n: m["sketches"] for n, m in plain.items() if "sketches" in m}
     found["orders"] = {}
     for name, entry in measured.items():
         variant, _, mask = name.partition("_mask_")
