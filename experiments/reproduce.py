@@ -8,8 +8,9 @@
 All runs are trained in this process, one after the other. When one has ended, what was
 measured of it goes to a small file in `--results`/STUDY/SCALE/records, and a run with
 such a file is done: the run directories are not needed any more, except for runs that
-start from others. The command stops at a checkpoint after `--hours`, or when it gets
-SIGTERM, and the same command continues: this suits queues with a time limit and
+start from others. In the default folder committed files count too: another `--results`
+trains everything anew. The command stops at a checkpoint after `--hours`, or when it
+gets SIGTERM, and the same command continues: this suits queues with a time limit and
 machines that may be preempted. At the end, pages are made from these files; `--pages`
 makes them at any time.
 """
@@ -44,8 +45,8 @@ _WORKDIR = command_line.workdir("the run directories; default: runs/")
 _RESULTS = flags.DEFINE_string(
     "results",
     None,
-    "folder of records and pages; default: experiments/results, for the scale quick "
-    "the one of --workdir",
+    "folder of measurements and pages; default: experiments/results, for the scale "
+    "quick the one of --workdir",
 )
 _ONLY = flags.DEFINE_list("only", [], "names of runs; default: all")
 
@@ -93,7 +94,7 @@ def main(argv: Sequence[str]) -> int:
         page = folder / f"{study.name}-{_SCALE.value}" / "report"
         kept = results / study.name / _SCALE.value
         if not (kept / "records").exists():
-            print(f"no report: {study.name} has no records in {kept}")
+            print(f"no report: {study.name} has no measurements in {kept}")
         else:
             print(f"report: {study.keep_report(_SCALE.value, page, kept)}")
     from experiments.studies import overview

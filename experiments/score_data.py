@@ -24,9 +24,8 @@ from absl import flags  # noqa: E402
 from absl import logging as absl_logging  # noqa: E402
 
 from experiments import command_line  # noqa: E402
+from jaxsparse import stages  # noqa: E402
 from jaxsparse.config import names  # noqa: E402
-
-END = "level_00/ticket/last"  # the end of dense training
 
 # The flags that each score reads, in addition to --run, --score, --data_dir and --out.
 READS = {
@@ -44,8 +43,9 @@ _OUT = flags.DEFINE_string("out", None, "file to write, ending in .npz")
 _DATA_DIR = command_line.data_dir()
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint",
-    END,
-    "checkpoint that scores the examples, such as kept/level_00/ticket/step_000007800",
+    stages.level_end(0, levels=0),
+    "checkpoint that scores the examples, such as kept/train/step_000007800; the "
+    "default is the end of dense training",
 )
 _BATCH_NORM = flags.DEFINE_enum(
     "batch_norm",

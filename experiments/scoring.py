@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxsparse import config, factory, metrics_log
+from jaxsparse import config, factory, metrics_log, replicates, stages
 from jaxsparse.analysis import connectivity
 from jaxsparse.data import fingerprint
 from jaxsparse.data.data_pruning import score_files
@@ -20,9 +20,6 @@ from jaxsparse.training import preemption
 
 # In nats: an example is connected if its barrier is at most this high.
 THRESHOLDS = (0.0, 0.5)
-
-
-END = "level_00/ticket/last"  # the end of dense training
 
 
 class Options(NamedTuple):
@@ -40,7 +37,7 @@ class Options(NamedTuple):
       at: "midpoint" or "maximum" of the linear path.
     """
 
-    checkpoint: str = END
+    checkpoint: str = stages.level_end(0, levels=0)
     batch_norm: str = ""
     batch_size: int = 1000
     block_size: int = 16
@@ -84,6 +81,8 @@ def describe(score: str, options: Options) -> str:
       options: its options.
     """
     plain = Options()
+    if options.checkpoint in stages.last_ends(0):  # also by its older name
+        options = options._replace(checkpoint=plain.checkpoint)
     given = [n for n in _RECORDED if getattr(options, n) != getattr(plain, n)]
     if options.batch_norm == "evaluation":  # the same as the default
         given.remove("batch_norm")
@@ -180,7 +179,7 @@ def _hashes(run: factory.TrainedRun, request: Request) -> list[str]:
 def _end_points(options: Options) -> list[str]:
     """Lists the checkpoints at the ends of the linear paths: copies, and parent."""
     stage = options.copies.removesuffix("/last")
-    parent = f"{stage.partition('/')[0]}/ticket/last"
+    parent = f"{stage.partition('/')[0]}/{stages.TICKET}/last"
     return [f"{stage}/last", *([parent] if options.pairs == "triple" else [])]
 
 
@@ -212,7 +211,7 @@ def _score(run: factory.TrainedRun, request: Request) -> tuple[np.ndarray, int]:
 
 
 def _eval_fns(run: factory.TrainedRun, state: Any) -> factory.EvalFns:
-    stats = jax.tree.map(lambda leaf: leaf[0], state.batch_stats)
+    stats = replicates.take(state.batch_stats, 0)
     return factory.make_eval_fns(run.config, run.dataset, stats)
 
 
@@ -253,9 +252,7 @@ def _barriers(run: factory.TrainedRun, options: Options) -> tuple[np.ndarray, in
         networks.insert(0, _take_copy(parent, 0, 1))
     eval_fns, barriers = _eval_fns(run, state), []
     for r in range(run.config.replicates):
-        ends = [
-            jax.tree.map(lambda leaf, r=r: leaf[r], network) for network in networks
-        ]
+        ends = [replicates.take(network, r) for network in networks]
         barriers.append(
             example_scores.example_barriers(
                 eval_fns,

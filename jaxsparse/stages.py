@@ -57,6 +57,20 @@ def end_name(stage: Stage) -> str:
     return "rewind" if stage.variant == PRETRAINING else f"{stage.name}/last"
 
 
+def level_end(level: int, *, levels: int) -> str:
+    """Returns the name of the final checkpoint of a level.
+
+    Args:
+      level: the level, from 0, the dense network of a lottery-ticket run.
+      levels: number of levels that the run prunes; 0 for ordinary training.
+
+    Examples:
+      >>> level_end(0, levels=0), level_end(3, levels=5)
+      ('train/last', 'level_03/ticket/last')
+    """
+    return f"level_{level:02d}/{TICKET}/last" if levels else f"{TRAIN}/last"
+
+
 def last_ends(levels: int) -> tuple[str, ...]:
     """Returns the names that the final checkpoint of a run's last level may have.
 
@@ -68,7 +82,7 @@ def last_ends(levels: int) -> tuple[str, ...]:
       stage of such a run "level_00/ticket".
     """
     ticket = f"level_{levels:02d}/{TICKET}/last"
-    return (ticket,) if levels else (f"{TRAIN}/last", ticket)
+    return (ticket,) if levels else (level_end(0, levels=0), ticket)
 
 
 def stage_name(end: str) -> str:

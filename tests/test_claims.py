@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from experiments import studies
 from experiments.studies import claims, effects
 from experiments.studies.claims import Claim, NotMeasured, Premise
 from experiments.studies.effects import Effect
@@ -73,6 +74,21 @@ def test_two_units_are_unclear() -> None:
 def test_short_runs_are_marked() -> None:
     (judged,) = claims.judge([claim("a", of(0.01, 0.99))], {}, length=0.3)
     assert claims.row(judged)["verdict"] == "reproduced (short)"
+
+
+def test_thresholds_are_amended_where_runs_had_been_seen() -> None:
+    first = claim("first", of(0.5, 0.5))
+    late = first._replace(written=claims.AFTER)
+    for scale in studies.SCALES:
+        words = [one.written for one in claims.at_scale([first, late], scale)]
+        about = claims.about_thresholds([first, late], scale)
+        if scale in ("quick", "cpu"):
+            assert words == ["amended", "after"]
+            assert "amended" in about and "after the first measurement" in about
+            assert "after" not in claims.about_thresholds([first], scale)
+        else:
+            assert words == ["before", "before"]
+            assert about == "All thresholds were written before any run of this scale."
 
 
 def test_on_a_page_without_effects_few_pages_have_a_verdict() -> None:

@@ -59,12 +59,12 @@ VARIANTS = {
 class Runs(dict[str, Reader]):
     """Readers by variant."""
 
-    def network(self, variant: str) -> measure.Network:
+    def network(self, variant: str) -> measure.RunFunctions:
         """Makes what the study measures of a variant."""
         reader = self[variant]
         pruned = self["prune"] if "warm_start.run" in VARIANTS[variant] else None
         functions = factory.make_eval_fns(reader.run.config, reader.run.dataset, {})
-        return measure.Network(reader, functions, pruned, has_norm=False)
+        return measure.RunFunctions(reader, functions, pruned, has_norm=False)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
         tiny.run_lib.run(made, tiny.desk(workdir))
         found[name] = Reader(Run(f"tiny_{name}", "", {}), folder, "")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measure, "MANY", 60)
+        patch.setattr(measure, "EXAMPLES", 60)
         patch.setattr(variants, "CURVED", ("tiny",))
         patch.setattr(initialization, "FLOW_EXAMPLES", 50)
         yield found
@@ -172,11 +172,11 @@ def test_predictions_are_those_of_the_ends(runs: Runs) -> None:
 
 def test_each_seed_is_compared_with_its_own_mask(runs: Runs) -> None:
     network = runs.network("lt")
-    assert [network.pruned_seed(r) for r in (0, 1)] == [0, 0]
+    assert network.of_pruned([0, 1]) == [0, 0]
     c = network.reader.run.config
     try:
         c.warm_start.replicate = None
-        assert [network.pruned_seed(r) for r in (0, 1)] == [0, 1]
+        assert network.of_pruned([0, 1]) == [0, 1]
     finally:
         c.warm_start.replicate = 0
 
@@ -189,9 +189,9 @@ def test_changes_are_of_one_state_under_two_masks(runs: Runs) -> None:
     assert change["steps"] == [5, 10]
     assert curve["steps"] == [0, 5, 10]
     for r in range(2):
-        at = saved_state_name(measure.STAGE, 5)
+        at = saved_state_name("train", 5)
         params, before = solution(runs, "rigl", at, r)
-        later = saved_state_name(measure.STAGE, 6)
+        later = saved_state_name("train", 6)
         _, after = solution(runs, "rigl", later, r)
         pairs = list(zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
         assert sum(np.sum(a) for a, _ in pairs) == sum(np.sum(b) for _, b in pairs)
@@ -248,7 +248,7 @@ def test_interpolations_end_at_the_pruned_solution(runs: Runs) -> None:
 def test_distances_are_those_of_all_parameters(runs: Runs) -> None:
     network = runs.network("lt")
     found, sketches = measure.of_distances(network), measure.of_sketches(network)
-    names = {"start": saved_state_name(measure.STAGE, 0), "end": variants.END}
+    names = {"start": saved_state_name("train", 0), "end": variants.END}
     pruned, _ = solution(runs, "prune", variants.END, 0)
     theirs = measure.of_sketches(runs.network("prune"))["end"][0]
     for moment, name in names.items():
@@ -273,9 +273,9 @@ def test_curvature_is_taken_around_changes(runs: Runs) -> None:
 def test_spectra_are_those_of_the_plain_hessian(runs: Runs) -> None:
     """After a change: the weights from before, under the masks from after."""
     dataset = runs["prune"].run.dataset
-    at = saved_state_name(measure.STAGE, 5)
+    at = saved_state_name("train", 5)
     params, before = solution(runs, "rigl", at, 1)
-    _, after = solution(runs, "rigl", saved_state_name(measure.STAGE, 6), 1)
+    _, after = solution(runs, "rigl", saved_state_name("train", 6), 1)
     x, _, _ = forward(dataset, params, dataset.train.images[:100])
     x, labels = x.astype(np.float32), np.asarray(dataset.train.labels[:100])
     _, back = jax.flatten_util.ravel_pytree(params)

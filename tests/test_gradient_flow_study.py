@@ -11,7 +11,7 @@ import pytest
 from experiments.studies import claims as claims_lib
 from experiments.studies import driver, gradient_flow
 from experiments.studies.driver import Places, Task
-from experiments.studies.gradient_flow import claims, published, variants
+from experiments.studies.gradient_flow import claims, evidence, published, variants
 from experiments.studies.runs import read
 from jaxsparse import factory, masks
 from jaxsparse.data.dataset import Dataset, Examples
@@ -355,6 +355,18 @@ def test_seeds_of_cifar16_have_masks_of_their_own() -> None:
             assert c.warm_start.replicate is None
             assert c.seeds.init == runs["resnet8_prune"].seeds.init
             assert c.seeds.data == 1  # another order than that of the pruning run
+
+
+def test_variants_of_records_with_and_without_seeds_are_compared() -> None:
+    found = findings()
+    ours, theirs = found["predictions"]["rigl"], found["predictions"]["scratch"]
+    values = np.asarray(theirs["accuracy"])
+    old = {"summary": [values.mean(), values.std(ddof=1), len(values)]}
+    both = found | {"predictions": {"rigl": ours, "scratch": theirs}}
+    mixed = found | {"predictions": {"rigl": ours, "scratch": old}}
+    compare = evidence.higher("rigl", "scratch")
+    assert compare(mixed).p == pytest.approx(compare(both).p)
+    assert compare(mixed).interval == pytest.approx(compare(both).interval)
 
 
 @pytest.mark.campaign

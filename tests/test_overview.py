@@ -10,8 +10,8 @@ from experiments.studies import overview
 
 HEADER = "verdict,claim,published,ours,interval,n\n"
 STUDIES = (
-    SimpleNamespace(name="tickets", paper="Able 2020", networks=("mlp", "resnet")),
-    SimpleNamespace(name="diet", paper="Baker 2022", networks=("resnet",)),
+    SimpleNamespace(name="tickets", paper="Able 2020", settings=("mlp", "resnet")),
+    SimpleNamespace(name="diet", paper="Baker 2022", settings=("resnet",)),
 )
 
 

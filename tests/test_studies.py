@@ -159,6 +159,23 @@ def test_a_run_is_done_while_its_record_fits(tmp_path: Path) -> None:
     assert not driver.is_done(task)  # damaged
 
 
+def test_converted_records_fit_no_recipe_but_have_measurements(root: Path) -> None:
+    study = next(one for one in STUDIES if one.name == "gradient_flow")
+    kept = root / "experiments" / "results" / study.name / "cpu" / "records"
+    runs = study.all_runs("cpu")
+    tasks = [Task(study, r, runs, driver.Places(kept, kept, "")) for r in runs]
+    converted = {
+        path.stem
+        for path in kept.glob("*.json")
+        if records.load(path).recipe == records.CONVERTED
+    }
+    assert converted <= {run.name for run in runs}
+    assert not [
+        t.run.name for t in tasks if driver.is_done(t) and t.run.name in converted
+    ]
+    assert converted <= records.measured(kept, runs).keys()
+
+
 def test_the_recipe_includes_those_of_runs_it_starts_from(tmp_path: Path) -> None:
     def recipe(levels: int) -> str:
         runs = one("a", lottery__levels=levels), one("b", warm_start__run="../a")

@@ -76,7 +76,7 @@ def test_one_mask_that_techniques_hurt_is_enough() -> None:
 
     found = judged(invented(gain))
     assert found["together, with any mask"] == "contradicted"
-    assert found["ghost soft neurons help"] == "contradicted"
+    assert found["soft activations help"] == "contradicted"
 
 
 def test_seeds_that_never_learned_are_compared_by_permutations() -> None:
@@ -168,7 +168,7 @@ def test_networks_that_never_learned_are_named() -> None:
     found["cells"][Cell("snip", 99)]["rescaling"]["accuracy"][1] = 11.35
     made = report_lib.section("mlp", "cpu", by_run(found))
     (line,) = [line for line in made.lines if "Seeds that end" in line]
-    assert "SNIP 99 % with rescaling (1 of 3)" in line
+    assert "SNIP 99 % with GradInit (1 of 3)" in line
     # A gain of so many points makes the axis logarithmic.
     scales = {axes.get_xscale() for axes in made.figures["gains"].axes}
     assert scales == {"symlog"}

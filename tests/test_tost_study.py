@@ -22,15 +22,14 @@ GRID = variants.Grid(
     ("tickets",),
     (80,),
     ("smoothing",),
-    ("activation_released",),
-    80,
+    (variants.Limit(("activation_released",), ("random", "snip"), 80),),
 )
 
 
 def small(patch: pytest.MonkeyPatch) -> Any:
     """Makes it a study of one network on digits."""
     patch.setitem(variants.GRIDS, "quick", {"mlp": GRID})
-    runs = variants.of_network("mlp", "quick")
+    runs = variants.of_setting("mlp", "quick")
     return tiny_studies.as_tiny(tost.STUDY, runs, "mlp")
 
 
@@ -68,22 +67,19 @@ def test_all_techniques_are_those_that_are_tried_alone() -> None:
             for cell in variants.cells(grid):
                 fields = variants.of_cell(grid, cell)
                 assert fields["none"] == {}
-                tried = grid.techniques
-                if grid.alone and (
-                    cell.mask not in grid.alone[0] or cell.sparsity != grid.alone[1]
-                ):
-                    tried = ()
+                absent, forms = set(), set()
+                for names, masks, sparsity in grid.limited:
+                    there = cell.mask in masks and cell.sparsity == sparsity
+                    absent |= set() if there else set(names)
+                    forms |= set(names) & variants.FORMS.keys()
                 if "all" in fields:
                     alone = [variants.TECHNIQUES[n].items() for n in grid.techniques]
                     together = {k: v for items in alone for k, v in items}
                     assert together.items() <= fields["all"].items(), (scale, network)
                 else:
                     assert len(grid.techniques) == 1
-                names = {"none", *tried, "all"}
-                formed = cell.sparsity == grid.formed
-                formed = formed and cell.mask in ("random", "snip")
-                wanted = names | set(grid.forms if formed else ())
-                assert fields.keys() | {"all"} == wanted
+                wanted = {*grid.techniques, *forms} - absent
+                assert fields.keys() | {"all"} == {"none", "all", *wanted}
     assert set(variants.GRIDS["cpu"]["mlp"].masks) == {
         *("random", "snip", "synflow", "tickets")
     }
@@ -118,12 +114,12 @@ def test_variants_of_a_cell_share_weights_and_masks(
     counts = {}
     for cell, entry in found["cells"].items():
         params, _ = held(whole, cell.named("mlp", "none"), "init")
-        _, last = held(whole, cell.named("mlp", "none"), variants.END)
+        _, last = held(whole, cell.named("mlp", "none"), "train/last")
         counts[cell] = {arm["kept"] for arm in entry.values()}
         for name in entry.keys() - {"none"}:
             tiny.check_equal(held(whole, cell.named("mlp", name), "init")[0], params)
             tiny.check_equal(
-                held(whole, cell.named("mlp", name), variants.END)[1], last
+                held(whole, cell.named("mlp", name), "train/last")[1], last
             )
         if cell.mask == "tickets":
             source = variants.source(cell, "mlp")

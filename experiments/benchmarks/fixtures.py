@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.benchmarks.timing import Job
-from jaxsparse import config, factory, scores, select, transforms
+from jaxsparse import config, factory, replicates, scores, select, transforms
 from jaxsparse import masks as masks_lib
 from jaxsparse.data.dataset import Dataset, Examples
 from jaxsparse.runner.experiment import Experiment
@@ -156,7 +156,7 @@ def first_replicate(fixture: Fixture) -> tuple[Params, Masks]:
       fixture: an experiment with its state, from `make`.
     """
     masks = transforms.get_masks(fixture.state.opt_state)
-    return jax.tree.map(lambda leaf: leaf[0], (fixture.state.params, masks))
+    return replicates.take((fixture.state.params, masks), 0)
 
 
 def trainer_job(fixture: Fixture) -> Job:

@@ -18,7 +18,7 @@ import optax
 from experiments.benchmarks import fixtures, rows, timing
 from experiments.benchmarks.fixtures import Fixture
 from experiments.benchmarks.timing import Job, Table
-from jaxsparse import factory, losses, transforms
+from jaxsparse import factory, losses, replicates, transforms
 from jaxsparse.data import augment, datasets
 from jaxsparse.data.dataset import Dataset
 from jaxsparse.training.chunk_plan import EpochSpec
@@ -162,7 +162,7 @@ def make_step(
     """
     classes = fixture.dataset.classes
     model = factory.make_model(fixture.config, classes=classes, training=True)
-    stats = jax.tree.map(lambda leaf: leaf[0], fixture.state.batch_stats)
+    stats = replicates.take(fixture.state.batch_stats, 0)
     mean, std = fixture.dataset.mean, fixture.dataset.std
 
     @functools.partial(jax.jit, donate_argnums=(0, 1))

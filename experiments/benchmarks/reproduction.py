@@ -44,7 +44,7 @@ def measure(
                 found.append(done.total)
     rows = [(name, timing.format_spread(found)) for name, found in times.items()]
     note = (
-        "All runs of the study and its report, in processes of their own. The cache of "
-        "programs is empty before the first study."
+        "One command that trains and measures all runs of the study in one process, "
+        "and writes its report. The cache of programs is empty before the first study."
     )
     return [Table(TITLE, ("study", "s"), rows, note, {"seconds": times})]

@@ -32,6 +32,10 @@ REPRODUCED, CONTRADICTED, UNCLEAR = "reproduced", "contradicted", "unclear"
 ABSENT, NOT_MEASURED = "premise absent", "not measured"
 VERDICTS = (REPRODUCED, CONTRADICTED, UNCLEAR, ABSENT, NOT_MEASURED)
 SHORT_MARK = " (short)"  # after the verdict in tables
+BEFORE, AMENDED, AFTER = "before", "amended", "after"
+# Scales with runs that had been seen when all thresholds were rewritten, to treat both
+# directions alike. Runs of the other scales began later.
+SEEN = ("quick", "cpu")
 
 
 class NotMeasured(Exception):
@@ -43,7 +47,7 @@ class Premise(NamedTuple):
 
     Attributes:
       name: a few words, as "dense training is unstable".
-      evaluate: returns the effect in the measurements of a network.
+      evaluate: returns the effect in the measurements of a setting.
     """
 
     name: str
@@ -58,11 +62,12 @@ class Claim(NamedTuple):
       statement: what the paper says.
       published: its numbers, as text.
       threshold: what must be observed, as text.
-      evaluate: returns the effect in the measurements of a network; raises
+      evaluate: returns the effect in the measurements of a setting; raises
         `NotMeasured` if a run is missing.
       premises: what the setting must have for the claim to be judged.
-      written: when the threshold was written: "before" there were runs to compare,
-        "amended" when some had been seen, or "after" the first measurement.
+      written: when the threshold was first written: `BEFORE` there were runs to
+        compare, or `AFTER` the first measurement. `at_scale` puts what holds for the
+        runs of a scale in its place.
     """
 
     name: str
@@ -71,7 +76,7 @@ class Claim(NamedTuple):
     threshold: str
     evaluate: Callable[[Found], Effect]
     premises: tuple[Premise, ...] = ()
-    written: str = "before"
+    written: str = BEFORE
 
 
 class Judged(NamedTuple):
@@ -94,12 +99,46 @@ class Judged(NamedTuple):
     short: bool = False
 
 
+def at_scale(claims: Sequence[Claim], scale: str) -> list[Claim]:
+    """Returns claims with when their thresholds were written, for the runs of a scale.
+
+    Args:
+      claims: the claims of a study.
+      scale: one of `studies.SCALES`.
+
+    Returns:
+      The claims. Their `written` is `AMENDED` or `AFTER` for a scale of `SEEN`, and
+      `BEFORE` for all others.
+    """
+    seen = {BEFORE: AMENDED, AFTER: AFTER} if scale in SEEN else {}
+    return [one._replace(written=seen.get(one.written, BEFORE)) for one in claims]
+
+
+def about_thresholds(claims: Sequence[Claim], scale: str) -> str:
+    """Says when the thresholds of claims were written, for the runs of a scale.
+
+    Args:
+      claims: the claims of a study.
+      scale: one of `studies.SCALES`.
+    """
+    if scale not in SEEN:
+        return "All thresholds were written before any run of this scale."
+    late = any(one.written == AFTER for one in claims)
+    first = "before there were runs to compare" + (
+        ", or after the first measurement where the table says so" if late else ""
+    )
+    return (
+        f"Thresholds were first written {first}; all of them were amended when the "
+        "runs of the scale `cpu` had been seen, to treat both directions alike."
+    )
+
+
 def judge(claims: Sequence[Claim], found: Found, *, length: float) -> list[Judged]:
     """Judges the claims of a page.
 
     Args:
       claims: the claims, which are corrected for together.
-      found: measurements of one network, whatever the claims read.
+      found: measurements of one setting, whatever the claims read.
       length: number of updates of the runs, divided by the published number.
 
     Returns:

@@ -1,9 +1,9 @@
 """Driver: trains and measures the runs of studies, in one process.
 
 Runs are trained one after the other, those of part 1 of all studies first. When a run
-has ended, it is measured and its record is written (see `records`); a run with a record
-is done. The driver stops at a checkpoint when it is told to, by SIGTERM or because its
-time is up, and continues there the next time.
+has ended, its measurements are written to a file (see `records`); a run with such a
+file is done. The driver stops at a checkpoint when it is told to, by SIGTERM or because
+its time is up, and continues there the next time.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ class Places(NamedTuple):
 
     Attributes:
       runs: directory of the run directories.
-      records: directory of the records.
+      records: directory of the measurements.
       data_dir: directory of prepared datasets; "" for the one in the configs.
     """
 
@@ -67,7 +67,7 @@ class Task:
 
 
 def is_done(task: Task) -> bool:
-    """Returns whether the record of a run is there and fits its recipe.
+    """Returns whether the measurements of a run are there and fit its recipe.
 
     Args:
       task: the run.
@@ -139,13 +139,13 @@ def run_all(tasks: Sequence[Task]) -> list[str]:
 
 
 def complete(task: Task) -> Record:
-    """Trains a run and what it starts from, measures it, and writes its record.
+    """Trains a run and what it starts from, and writes its measurements.
 
     Args:
       task: the run.
 
     Returns:
-      The record.
+      The measurements.
     """
     train(task.run, task.others, task.places)
     places = task.places

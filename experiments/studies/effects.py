@@ -12,7 +12,7 @@ normal, as with seeds that never learned, `exact` replaces the t-test by permuta
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -202,25 +202,18 @@ def _least(effects: Sequence[Effect]) -> float:
     return min(1.0, len(effects) * min(e.p_against for e in effects))
 
 
-def jackknife(
-    measure: Callable[[np.ndarray], float], members: int, threshold: float = 0.0
-) -> Effect:
-    """Tests whether a measure of a group, as of an ensemble, is above a threshold.
+def pseudo_values(whole: float, without: Values) -> Float[np.ndarray, "n"]:
+    """Returns the jackknife's pseudo-values of a measure of a group, as of an ensemble.
+
+    They can be tested as if independent (Tukey 1958); their mean corrects the bias of
+    first order.
 
     Args:
-      measure: called with the positions of members [m]; returns the measure of the
-        group that they form.
-      members: number of members; two or more.
-      threshold: what the measure is compared with.
-
-    Returns:
-      The effect; its estimate corrects the bias of first order. The pseudo-values of
-      leaving out one member are tested as if independent (Tukey 1958).
+      whole: the measure of the group.
+      without: the measure of the group without each of its members; two or more.
     """
-    everyone = np.arange(members)
-    whole = measure(everyone)
-    without = np.array([measure(np.delete(everyone, i)) for i in range(members)])
-    return above(members * whole - (members - 1) * without, threshold)
+    n = len(without)
+    return n * whole - (n - 1) * np.asarray(without, np.float64)
 
 
 def spread(values: Values, digits: int = 2) -> str:

@@ -1,6 +1,6 @@
 """Tables over the claims of all papers, on the page of all results.
 
-They are made from the tables of claims of the studies' reports, so no record is read.
+They are made from the tables of claims of the studies' reports.
 """
 
 import re
@@ -32,13 +32,13 @@ def read(study: Study, scale: str, results: Path) -> pd.DataFrame:
       results: directory of the results of all studies.
 
     Returns:
-      A row of text for each network and claim, with the columns of `claims.row` and
-      "network"; empty if the study has no report at this scale.
+      A row of text for each setting and claim, with the columns of `claims.row` and
+      "setting"; empty if the study has no report at this scale.
     """
     frames = [
-        pd.read_csv(path, keep_default_na=False).assign(network=network)
-        for network in study.networks
-        if (path := results / study.name / scale / f"{network}_claims.csv").exists()
+        pd.read_csv(path, keep_default_na=False).assign(setting=setting)
+        for setting in study.settings
+        if (path := results / study.name / scale / f"{setting}_claims.csv").exists()
     ]
     found = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
     return found.astype(str)
@@ -53,7 +53,7 @@ def of_claims(studies: Sequence[Study], results: Path) -> pd.DataFrame:
 
     Returns:
       Text: the paper, the claim, what was published, and a column for each scale that
-      some study has; "not measured" where no network of the scale has a verdict.
+      some study has; "not measured" where no setting of the scale has a verdict.
     """
     rows = []
     for study in studies:
@@ -116,13 +116,13 @@ def write(studies: Sequence[Study], results: Path) -> bool:
 def _cell(frame: pd.DataFrame) -> str:
     """Formats what one scale says of a claim."""
     measured = frame[frame["verdict"] != claims_lib.NOT_MEASURED]
-    several = measured["network"].nunique() > 1
+    several = measured["setting"].nunique() > 1
     parts = []
     for one in measured.itertuples():
         found = [one.ours, f"90 % interval {one.interval}" if one.interval else ""]
         found.append(f"n = {float(one.n):.0f}")
         words = f"**{one.verdict}**: {'; '.join(part for part in found if part)}"
-        parts.append(f"{one.network} {words}" if several else words)
+        parts.append(f"{one.setting} {words}" if several else words)
     return "<br>".join(parts) or claims_lib.NOT_MEASURED
 
 

@@ -1,8 +1,10 @@
-"""Records: what was measured of every run of a study, in small files that are kept.
+"""Records: the measurements of every run of a study, in small files that are kept.
 
-A record is written when a run has ended, and has no weights: pages and verdicts are
-made from records only, on any machine. A run whose record fits its recipe is not
-trained again, even where its run directory is lost.
+The file of a run is written when the run has ended, and has no weights: pages and
+verdicts are made from these files only, on any machine. A run with a file that fits its
+recipe is not trained again, even where its run directory is lost. Files converted from
+the tables of an earlier version lack measurements: pages read them, but they fit no
+recipe, so that their runs are trained when the study is run.
 """
 
 import hashlib
@@ -16,13 +18,15 @@ from experiments.studies.runs import Run, needs, read
 from jaxsparse import config, metrics_log
 
 DIGITS = 7  # of every number, as many as float32 has
+CONVERTED = "converted"  # in place of the hash in a converted file, equal to no hash
 
 
 class Record(NamedTuple):
-    """What was measured of a run.
+    """The measurements of a run.
 
     Attributes:
-      recipe: hash of all that the measurements depend on, from `recipe`.
+      recipe: hash of all that the measurements depend on, from `recipe`, or
+        `CONVERTED`.
       measured: measurements by name, as JSON: numbers, nested lists by seed.
       networks: number of networks that were trained, over seeds, levels and copies.
       seconds: time that training them took.
@@ -60,17 +64,17 @@ def recipe(run: Run, others: Sequence[Run], version: int) -> str:
 
 
 def path_of(folder: Path, run: Run) -> Path:
-    """Returns the file of a run's record.
+    """Returns the file with the measurements of a run.
 
     Args:
-      folder: directory of the records.
+      folder: directory of these files.
       run: the run.
     """
     return folder / f"{run.name}.json"
 
 
 def load(path: Path) -> Record | None:
-    """Reads a record; None if it is missing or damaged.
+    """Reads the measurements of a run; None if the file is missing or damaged.
 
     Args:
       path: its file.
@@ -87,21 +91,22 @@ def load(path: Path) -> Record | None:
 
 
 def save(path: Path, record: Record) -> None:
-    """Writes a record.
+    """Writes the measurements of a run.
 
     Args:
       path: its file.
-      record: the record. NaN is written as null, which NumPy reads as NaN in floats.
+      record: the measurements. NaN is written as null, which NumPy reads as NaN in
+        floats.
     """
     text = json.dumps(_rounded(record._asdict()), separators=(",", ":"))
     metrics_log.write_atomically(path, text + "\n")
 
 
 def measured(folder: Path, runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
-    """Reads the measurements of all runs that have a record, by name of the run.
+    """Reads the measurements of all runs that have some, by name of the run.
 
     Args:
-      folder: directory of the records.
+      folder: directory of their files.
       runs: the runs of a study.
     """
     each = {run.name: load(path_of(folder, run)) for run in runs}

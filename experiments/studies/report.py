@@ -1,6 +1,6 @@
 """Report: the pages, tables and figures of a study.
 
-`write` writes into a directory, for each network, a page in Markdown, tables as CSV and
+`write` writes into a directory, for each setting, a page in Markdown, tables as CSV and
 figures as PNG and SVG, and all of it as one self-contained `index.html`. Empty tables
 and figures are left out.
 """
@@ -55,7 +55,7 @@ class Table(NamedTuple):
 
 
 class Section(NamedTuple):
-    """The results of a study on one network.
+    """The results of a study on one setting.
 
     Attributes:
       name: such as "mnist"; the names of files begin with it.

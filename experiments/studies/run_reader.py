@@ -6,15 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.studies.runs import Run, read
 from jaxsparse import config as config_lib
-from jaxsparse import factory, metrics_log, transforms
+from jaxsparse import factory, metrics_log, replicates, stages, transforms
 from jaxsparse.analysis.similarity import Solution
-from jaxsparse.runner import old_runs
 from jaxsparse.runner import records as run_records
 from jaxsparse.training import checkpoints, environment
 
@@ -55,6 +53,57 @@ class Reader:
         """The config."""
         return config_lib.renames.read(self.workdir / "config.json")
 
+    def tickets(self, kind: str = "level") -> list[Row]:
+        """Returns the records of a kind of the tickets of all levels.
+
+        A run of ordinary training has one level, which is its only network.
+
+        Args:
+          kind: kind of record.
+        """
+        return self.of_kind(kind, variant=stages.TICKET)
+
+    def last(self, kind: str = "level") -> list[Row]:
+        """Returns the records of a kind of the last level, by rising replicate.
+
+        Args:
+          kind: kind of record.
+        """
+        level = max(row["level"] for row in self.tickets())
+        rows = (row for row in self.tickets(kind) if row["level"] == level)
+        return sorted(rows, key=lambda row: row["replicate"])
+
+    def levels(self) -> dict[str, Any]:
+        """Reads the tickets of all levels, and the length of their training.
+
+        Returns:
+          "levels"; "remaining", the percentage of weights of each level, averaged over
+          seeds; "ticket", test accuracies in percent [seeds levels]; "rewind", "steps"
+          and "epochs", the steps and epochs at which the last level starts and ends;
+          and "interpolation", from `interpolation`.
+        """
+        rows = self.tickets()
+        levels, ticket = table(rows, "level", accuracy)
+        _, remaining = table(rows, "level", lambda row: 100 * row["density"])
+        return {
+            "levels": levels,
+            "remaining": remaining.mean(axis=0).tolist(),
+            "ticket": ticket.tolist(),
+            "rewind": rows[-1]["start_step"],
+            "steps": max(row["step"] for row in rows),
+            "epochs": max(row["epoch"] for row in rows),
+            "interpolation": self.interpolation,
+        }
+
+    def curve(self) -> tuple[list[int], list[list[float]]]:
+        """Reads the test accuracies of the last level over training.
+
+        Returns:
+          Steps, and accuracies in percent by seed and step.
+        """
+        steps, values = table(self.last("eval"), "step", accuracy)
+        return steps, values.tolist()
+
     @property
     def interpolation(self) -> list[int]:
         """Points and training examples of the interpolation between copies."""
@@ -66,14 +115,22 @@ class Reader:
         """The run with its data."""
         return factory.open_run(self.workdir, data_dir=self.data_dir)
 
-    def hashes(self, names: Sequence[str]) -> dict[str, str | None]:
-        """Returns the recorded hashes of checkpoints, without opening them.
+    def end(self, level: int = 0) -> str:
+        """Returns the name of the final checkpoint of a level.
 
         Args:
-          names: names of the checkpoints.
+          level: the level; 0 is dense training, and the only level of a run that does
+            not prune.
         """
-        folder = self.workdir / "checkpoints"
-        return {name: old_runs.recorded_hash(folder, name) for name in names}
+        return stages.level_end(level, levels=self.config["lottery"]["levels"])
+
+    def saved(self, step: int) -> str:
+        """Returns the name of the checkpoint that level 0 saved for analyses.
+
+        Args:
+          step: training step of the state.
+        """
+        return stages.saved_state_name(stages.stage_name(self.end()), step)
 
     def state(self, name: str) -> Any:
         """Loads a checkpoint.
@@ -99,12 +156,22 @@ class Reader:
           name: name of the checkpoint.
         """
         state = self.state(name)
-        held = (state.params, transforms.get_masks(state.opt_state))
-        count = len(jax.tree.leaves(state.params)[0])
-        return [
-            Solution(*jax.tree.map(lambda leaf, r=r: leaf[r], held))
-            for r in range(count)
-        ]
+        held = Solution(state.params, transforms.get_masks(state.opt_state))
+        return replicates.split(held)
+
+    def functions(self) -> factory.EvalFns:
+        """Makes the functions that evaluate the network of the run."""
+        stats = replicates.take(self.state(self.end()).batch_stats, 0)
+        return factory.make_eval_fns(self.run.config, self.run.dataset, stats)
+
+
+def accuracy(row: Row) -> float:
+    """Returns the test accuracy of a record in percent.
+
+    Args:
+      row: a record with a test accuracy.
+    """
+    return 100 * row["test_accuracy"]
 
 
 def has_ended(run: Run, workdir: Path) -> bool:
@@ -145,7 +212,7 @@ def status(run: Run, workdir: Path) -> str:
 
 def _is_old_and_ended(c: ConfigDict, workdir: Path) -> bool:
     """Returns whether a run of a version without a list of stages has ended."""
-    last = f"level_{c.lottery.levels:02d}/ticket/last"
+    last = stages.last_ends(c.lottery.levels)[-1]
     more = c.lottery.controls or c.instability.copies
     return not more and checkpoints.exists(workdir / "checkpoints", last)
 

@@ -1,9 +1,7 @@
 """Runs: one run of a study, as a recipe and the fields that differ; without JAX."""
 
 import functools
-import hashlib
 import importlib
-import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +9,8 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
+
+from jaxsparse.config import kept
 
 
 class Scoring(NamedTuple):
@@ -111,16 +111,9 @@ def needs(run: Run, others: Sequence[Run]) -> list[Run]:
 @functools.cache
 def _execute(path: Path) -> ModuleType:
     """Executes a config file, once, because it may register scores or methods."""
-    name = f"config_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"--config: expected a Python file, got {path}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # where `inspect` looks for the text of classes
     try:
-        spec.loader.exec_module(module)
+        module = kept.import_file(path, str(path))
     except Exception as error:  # a config is a program, and may fail in any way
-        del sys.modules[name]
         raise ValueError(
             f"--config: {path} cannot be run: {type(error).__name__}: {error}"
         ) from error

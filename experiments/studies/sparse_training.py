@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.studies import report as report_lib
-from experiments.studies import run_reader
+from experiments.studies import run_reader, tables
 from experiments.studies.effects import spread
 from experiments.studies.run_reader import Reader
 from experiments.studies.runs import Run
@@ -36,16 +36,16 @@ SPARSITIES = {"mnist": (0.95, 0.98), "cifar": (0.9, 0.95)}
 TITLES = {"mnist": "LeNet-300-100 on MNIST", "cifar": "ResNet-20 on CIFAR-10"}
 
 
-def runs(network: str, scale: str) -> list[Run]:
-    """Lists the runs of a network, by sparsity.
+def runs(setting: str, scale: str) -> list[Run]:
+    """Lists the runs of a setting, by sparsity.
 
     Args:
-      network: one of `SPARSITIES`.
+      setting: one of `SPARSITIES`.
       scale: one of `studies.SCALES`.
     """
-    if scale == "cifar16" or (network == "cifar" and scale != "full"):
+    if scale == "cifar16" or (setting == "cifar" and scale != "full"):
         return []
-    return _of_network(network, SPARSITIES[network], scale)
+    return _of_setting(setting, SPARSITIES[setting], scale)
 
 
 def measure(reader: Reader, other: Callable[[str], Reader]) -> dict[str, Any]:
@@ -62,27 +62,14 @@ def measure(reader: Reader, other: Callable[[str], Reader]) -> dict[str, Any]:
       step.
     """
     del other
-    rows = reader.of_kind("level", variant="ticket")
-    last = max(row["level"] for row in rows)
-    rows = sorted(
-        (row for row in rows if row["level"] == last), key=lambda row: row["replicate"]
-    )
-    curve = run_reader.table(
-        reader.of_kind("eval", variant="ticket", level=last),
-        "step",
-        lambda row: 100 * row["test_accuracy"],
-    )
-    counts = [
-        row
-        for row in reader.of_kind("mask_stats", variant="ticket", level=last)
-        if row.get("ever_active") is not None
-    ]
+    rows = reader.last()
+    counts = [r for r in reader.last("mask_stats") if r.get("ever_active") is not None]
     explored = run_reader.table(
         counts, "step", lambda row: 100 * row["ever_active"] / row["total"]
     )
     names = rows[0]["layers"]
     return {
-        "accuracy": [100 * row["test_accuracy"] for row in rows],
+        "accuracy": list(map(run_reader.accuracy, rows)),
         "kept": [row["kept"] for row in rows],
         "effective": [row["effective_params"] for row in rows],
         "total": [row["total"] for row in rows],
@@ -92,27 +79,27 @@ def measure(reader: Reader, other: Callable[[str], Reader]) -> dict[str, Any]:
             )
             for name in names
         },
-        "curve": (curve[0], curve[1].tolist()),
+        "curve": reader.curve(),
         "explored": (explored[0], explored[1].tolist()),
     }
 
 
 def section(
-    network: str, scale: str, measured: Mapping[str, Any]
+    setting: str, scale: str, measured: Mapping[str, Any]
 ) -> report_lib.Section:
-    """Makes the section of the report on a network.
+    """Makes the section of the report on a setting.
 
     Args:
-      network: one of `SPARSITIES`.
+      setting: one of `SPARSITIES`.
       scale: one of `studies.SCALES`.
       measured: measurements by variant.
     """
     del scale
-    title, frame = TITLES[network], accuracy_frame(measured)
+    title, frame = TITLES[setting], accuracy_frame(measured)
     curves = _curves(measured, "curve")
     layers = pd.DataFrame({name: m["layers"] for name, m in measured.items()}).T
     return report_lib.Section(
-        name=network,
+        name=setting,
         title=title,
         tables=[
             report_lib.Table(
@@ -201,15 +188,13 @@ def show_methods(measured: Mapping[str, Any]) -> pd.DataFrame:
 
 def _curves(measured: Mapping[str, Any], kind: str) -> pd.DataFrame:
     """Makes the rows of lines by step, one panel for each sparsity."""
-    rows = [
-        (sparsity + " %" if method else "dense", name, seed, step, value)
-        for name, m in measured.items()
-        for method, _, sparsity in [name.rpartition("_")]
-        for seed, line in enumerate(m[kind][1])
-        for step, value in zip(m[kind][0], line, strict=True)
-        if step > 0  # untrained networks would flatten the curves
-    ]
-    return pd.DataFrame(rows, columns=plot_curves.COLUMNS)
+    parts = []
+    for name, m in measured.items():
+        method, _, sparsity = name.rpartition("_")
+        panel = f"{sparsity} %" if method else "dense"
+        parts.append(tables.lines(*m[kind], panel=panel, label=name))
+    table = tables.concat(parts, plot_curves.COLUMNS)
+    return table[table["x"] > 0]  # untrained networks would flatten the curves
 
 
 def _exploration(measured: Mapping[str, Any], title: str) -> Any:
@@ -222,7 +207,7 @@ def _exploration(measured: Mapping[str, Any], title: str) -> Any:
     return method_figures.exploration(table, title=title)
 
 
-def _of_network(data: str, sparsities: tuple[float, ...], scale: str) -> list[Run]:
+def _of_setting(data: str, sparsities: tuple[float, ...], scale: str) -> list[Run]:
     preset = ":quick" if scale == "quick" else ""
     short = {"training.duration": "4690step"} if scale == "cpu" else {}
     listed = [Run(f"{data}_dense", f"configs/random_{data}.py{preset}", DENSE | short)]
@@ -288,9 +273,8 @@ def _methods(sparsity: float, data: str) -> list[tuple[str, str, dict[str, Any]]
 STUDY = Study(
     name="sparse_training",
     description="every method of sparse training at equal sparsity",
-    paper="",
     title="Report: sparse training",
-    networks=tuple(SPARSITIES),
+    settings=tuple(SPARSITIES),
     runs=runs,
     measure=measure,
     section=section,

@@ -1,12 +1,13 @@
 """Study: the experiments of a paper, run again and compared with what it claims.
 
-`experiments/reproduce.py` runs a study. Each study is a package whose `STUDY` names
-four functions, mostly one module each:
+`experiments/reproduce.py` runs a study. A study is a package or a module with `STUDY`,
+which names three functions:
 
-    runs     lists the runs: a recipe of `configs/`, and the fields that differ from it
+    runs     lists the runs of a setting: a recipe of `configs/`, and the fields that
+             differ from it
     measure  measures one run when it has ended, the only time its weights are read
-    judge    judges the claims of the paper, on the measurements of all runs
-    section  makes tables and figures of the measurements and verdicts
+    section  judges the claims of the paper on the measurements of all runs of a
+             setting, and makes tables and figures
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ from experiments.studies import report as report_lib
 from experiments.studies.run_reader import Reader
 from experiments.studies.runs import Run
 
-Measured = Mapping[str, Mapping[str, Any]]  # by run, without the name of the network
+Measured = Mapping[str, Mapping[str, Any]]  # by run, without the name of the setting
 Measure = Callable[[Reader, Callable[[str], Reader]], dict[str, Any]]
 KEPT = (".md", ".csv", ".png")  # files of a report that are kept
 Section = Callable[[str, str, Measured], report_lib.Section]
@@ -33,27 +34,28 @@ class Study:
     Attributes:
       name: its package.
       description: one line for the command line.
-      paper: authors and year of the papers with the claims; "" without claims.
       title: title of the report.
-      networks: the networks, in the order of the report. Names of runs begin with them.
-      runs: called with a network and a scale, one of `studies.SCALES`; lists the runs,
-        those that others start from first. A scale may have no runs of a network.
+      settings: the settings, each a dataset with a network, in the order of the
+        report. Names of runs begin with them.
+      runs: called with a setting and a scale, one of `studies.SCALES`; lists the runs,
+        those that others start from first. A scale may have no runs of a setting.
       measure: called with a run that has ended, and a function that opens others of the
-        same study by name; returns what its record keeps.
-      section: called with a network, a scale and the measurements of its runs; makes
+        same study by name; returns the measurements that are kept.
+      section: called with a setting, a scale and the measurements of its runs; makes
         the section of the report, with judged claims.
+      paper: authors and year of the papers with the claims; "" without claims.
       version: version of `measure`; raised when what it computes changes, so that runs
         are measured again.
     """
 
     name: str
     description: str
-    paper: str
     title: str
-    networks: Sequence[str]
+    settings: Sequence[str]
     runs: Callable[[str, str], list[Run]]
     measure: Measure
     section: Section
+    paper: str = ""
     version: int = 1
 
     def all_runs(self, scale: str) -> list[Run]:
@@ -62,28 +64,28 @@ class Study:
         Args:
           scale: one of `studies.SCALES`.
         """
-        return [run for network in self.networks for run in self.runs(network, scale)]
+        return [run for setting in self.settings for run in self.runs(setting, scale)]
 
     def report(self, scale: str, kept: Path, folder: Path) -> Path:
-        """Writes the report on the runs that have records.
+        """Writes the report on the runs that have been measured.
 
         Args:
           scale: one of `studies.SCALES`.
-          kept: directory of the records.
+          kept: directory of the measurements.
           folder: directory to write into.
 
         Returns:
           The path of the page.
         """
         sections = []
-        for network in self.networks:
-            listed = self.runs(network, scale)
+        for setting in self.settings:
+            listed = self.runs(setting, scale)
             found = records.measured(kept, listed)
             if found:
                 short = {
-                    name.removeprefix(f"{network}_"): m for name, m in found.items()
+                    name.removeprefix(f"{setting}_"): m for name, m in found.items()
                 }
-                sections.append(self.section(network, scale, short))
+                sections.append(self.section(setting, scale, short))
         return report_lib.write(self.title, sections, folder)
 
     def keep_report(self, scale: str, folder: Path, kept: Path) -> Path:
@@ -92,8 +94,8 @@ class Study:
         Args:
           scale: one of `studies.SCALES`.
           folder: directory to write into.
-          kept: directory to copy to, with the records in `records`. Files of an earlier
-            report that this one does not have are deleted.
+          kept: directory to copy to, with the measurements in `records`. Files of an
+            earlier report that this one does not have are deleted.
 
         Returns:
           The path of the page.

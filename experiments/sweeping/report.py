@@ -12,8 +12,6 @@ from jaxsparse import metrics_log
 from jaxsparse.reports import formatting, page, records
 from jaxsparse.stages import TICKET
 
-STARTED = ("in progress", run_reader.ENDED)
-
 
 def write(points: Sequence[Point], folder: Path) -> Path:
     """Writes one report over all runs that have started, and the tables of the points.

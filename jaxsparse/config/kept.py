@@ -10,6 +10,7 @@ import importlib.util
 import logging
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -110,22 +111,39 @@ def execute(workdir: Path) -> None:
 
 
 def _execute(path: Path, text: str) -> None:
-    name = f"kept_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"{path}: expected a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # `inspect` needs it to find the source of classes
-    # No __pycache__ in the run directory.
-    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
-        spec.loader.exec_module(module)
+        import_file(path, text)
     except Exception as error:  # a config is a program, and may fail in any way
-        del sys.modules[name]
         raise ValueError(
             f"{path}: expected a file that registers what the run uses, got "
             f"{type(error).__name__}: {error}; install what it imports, or register "
             "the same entries yourself and open the run with execute=False"
         ) from error
+
+
+def import_file(path: Path, key: str) -> ModuleType:
+    """Executes a file that no package contains, as a module.
+
+    Args:
+      path: the file. No `__pycache__` is written beside it.
+      key: text that identifies the module: a module of the same key is replaced.
+
+    Raises:
+      ValueError: if it is no Python file.
+      Exception: whatever the file raises.
+    """
+    name = f"file_{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{path}: expected a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # `inspect` needs it to find the source of classes
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     finally:
         sys.dont_write_bytecode = writes
+    return module

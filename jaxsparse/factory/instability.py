@@ -177,15 +177,15 @@ def make_compare(
         "test": tuple(map(jnp.asarray, dataset.test)),
     }
     has_stats = bool(jax.tree.leaves(like))
-    re_estimated = _re_estimated(made, sets["train"][0])
-    classes = _make_classes(made, sets["test"][0])
+    estimated = re_estimated(made, sets["train"][0]) if has_stats else None
+    logits = make_logits(made, sets["test"][0])
 
     def statistics(first: Any, second: Any) -> Any:
         if not has_stats:
             return None
         if c.batch_stats == "interpolated":
             return connectivity.Interpolated(first, second)
-        return re_estimated
+        return estimated
 
     def one(first: Any, second: Any) -> dict[str, Any]:
         row: dict[str, Any] = {"alphas": alphas.tolist()}
@@ -210,7 +210,8 @@ def make_compare(
             ghost_skips.strip_ghosts(second[0]),
         )
         row["l2"] = float(jnp.sqrt(sum(jax.tree.leaves(apart))))
-        row["different"] = int(np.sum(classes(first) != classes(second)))
+        classes = (np.argmax(logits(*each), axis=-1) for each in (first, second))
+        row["different"] = int(np.sum(np.not_equal(*classes)))
         row["disagreement"] = row["different"] / len(dataset.test.labels)
         return row
 
@@ -226,7 +227,7 @@ def make_compare(
     return compare
 
 
-def _re_estimated(made: eval_fns.EvalFns, images: jax.Array) -> Any:
+def re_estimated(made: eval_fns.EvalFns, images: Any) -> connectivity.ReEstimated:
     """Prepares re-estimated BatchNorm statistics from the first training images.
 
     Args:
@@ -234,38 +235,38 @@ def _re_estimated(made: eval_fns.EvalFns, images: jax.Array) -> Any:
       images: training images, uint8 [n h w c].
 
     Returns:
-      A `connectivity.ReEstimated` with up to `RE_ESTIMATED` batches.
+      An argument of `connectivity.along_path`, with up to `RE_ESTIMATED` batches.
     """
     size = min(BATCH, len(images))
     batches = min(RE_ESTIMATED, len(images) // size)
     shape = (batches, size, *images.shape[1:])
     return connectivity.ReEstimated(
-        made.statistics, images[: batches * size].reshape(shape)
+        made.statistics, jnp.asarray(images[: batches * size]).reshape(shape)
     )
 
 
-def _make_classes(
-    made: eval_fns.EvalFns, images: jax.Array
-) -> Callable[[Any], np.ndarray]:
-    """Makes the function that predicts the class of each image.
+def make_logits(
+    made: eval_fns.EvalFns, images: Any
+) -> Callable[[Any, Any], np.ndarray]:
+    """Makes the function that computes the logits of all images, in batches.
 
     Args:
       made: evaluation functions of the network.
       images: test images, uint8 [n h w c].
 
     Returns:
-      A function of parameters and batch statistics to predicted classes, int [n].
+      A function of parameters and batch statistics to logits [n k], on the host.
     """
     logits = jax.jit(made.logits)
 
-    def classes(weights: Any) -> np.ndarray:
+    def of_all(params: Any, stats: Any) -> np.ndarray:
         found = [
-            np.argmax(np.asarray(logits(*weights, images[i : i + BATCH])), axis=-1)
+            np.asarray(logits(params, stats, images[i : i + BATCH]))
             for i in range(0, len(images), BATCH)
         ]
         return np.concatenate(found)
 
-    return classes
+    return of_all
 
 
 def judge(

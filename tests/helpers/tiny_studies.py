@@ -16,10 +16,10 @@ from experiments.studies.study import Study
 RECIPE = str(Path(__file__).parent / "tiny_recipe.py")
 
 
-def as_tiny(study: Study, runs: Sequence[Run], network: str = "mnist") -> Study:
-    """Makes these the runs of a study's one network, whatever the scale."""
+def as_tiny(study: Study, runs: Sequence[Run], setting: str = "mnist") -> Study:
+    """Makes these the runs of a study's one setting, whatever the scale."""
     return dataclasses.replace(
-        study, networks=(network,), runs=lambda network, scale: list(runs)
+        study, settings=(setting,), runs=lambda setting, scale: list(runs)
     )
 
 

@@ -8,8 +8,8 @@ STUDY = Study(
     description="lottery tickets on a data diet (Paul et al. 2022)",
     paper="Paul et al. 2022",
     title="Report: lottery tickets on a data diet",
-    networks=variants.NETWORKS,
-    runs=variants.of_network,
+    settings=variants.SETTINGS,
+    runs=variants.of_setting,
     measure=measure.measure,
     section=report.section,
 )

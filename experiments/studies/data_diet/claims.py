@@ -1,7 +1,8 @@
 """The claims of Paul et al. (2022), and what must be observed for each.
 
-Thresholds were written before any run of a scale, and rewritten for `cpu`, when its
-runs had been seen, to treat both directions alike. Variants share initial weights, and
+Thresholds were first written before any run of the study, and rewritten when the runs
+of `cpu` had been seen, to treat both directions alike, before any run of `cifar16`.
+Variants share initial weights, and
 the orders of data from the rewind step on, so differences are taken seed by seed.
 Accuracy is that of tickets on the test set, in percent, averaged over the levels around
 the published 16.8 % of the weights (`LATE`).
@@ -130,7 +131,7 @@ def of_variants(found: Found, measure: str) -> tuple[np.ndarray, np.ndarray, lis
     """Returns a measure and the late accuracy of variants with correct labels.
 
     Args:
-      found: measurements of a network.
+      found: measurements of a setting.
       measure: an entry of every variant, one number a seed.
 
     Returns:
@@ -162,7 +163,7 @@ def correlation(found: Found, measure: str) -> Effect:
     """Correlates a measure with late accuracy over variants, within seeds.
 
     Args:
-      found: measurements of a network.
+      found: measurements of a setting.
       measure: an entry of every variant, one number a seed.
 
     Raises:

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.studies import claims as claims_lib
-from experiments.studies import figures
+from experiments.studies import figures, tables
 from experiments.studies.data_diet import claims
 from experiments.studies.data_diet import measure as measure_lib
 from experiments.studies.data_diet.variants import KINDS, SIZES, label
@@ -58,12 +58,12 @@ CAPTIONS = {
 
 
 def draw(
-    network: str, scale: str, found: Found, title: str
+    setting: str, scale: str, found: Found, title: str
 ) -> dict[str, Figure | None]:
     """Draws all figures; None for a figure without content.
 
     Args:
-      network: one of `variants.NETWORKS`.
+      setting: one of `variants.SETTINGS`.
       scale: one of `studies.SCALES`.
       found: from `variants.arrange`.
       title: what was trained.
@@ -71,7 +71,7 @@ def draw(
     summary = variants_frame(found)
     return {
         "levels": draw_levels(levels_frame(found), title),
-        "sizes": draw_sizes(network, scale, found, title),
+        "sizes": draw_sizes(setting, scale, found, title),
         **{
             name: draw_against(found, summary, measure, title)
             for name, measure in AGAINST.items()
@@ -82,18 +82,14 @@ def draw(
 
 def levels_frame(found: Found) -> pd.DataFrame:
     """Tabulates accuracies: one row for each variant, level and seed, in percent."""
-    return pd.DataFrame(
+    return tables.concat(
         [
-            {
-                "variant": variant,
-                "level": level,
-                "remaining_percent": entry["remaining"][i],
-                "seed": seed,
-                "ticket_percent": accuracies[i],
-            }
+            tables.by_seed(
+                {"level": entry["levels"], "remaining_percent": entry["remaining"]},
+                {"ticket_percent": entry["ticket"]},
+                variant=variant,
+            )
             for variant, entry in found["variants"].items()
-            for seed, accuracies in enumerate(entry["ticket"])
-            for i, level in enumerate(entry["levels"])
         ]
     )
 
@@ -146,26 +142,26 @@ def draw_levels(levels: pd.DataFrame, title: str) -> Figure | None:
     )
 
 
-def draw_sizes(network: str, scale: str, found: Found, title: str) -> Figure | None:
+def draw_sizes(setting: str, scale: str, found: Found, title: str) -> Figure | None:
     """Draws late accuracy by the size of the subset.
 
     Args:
-      network: one of `variants.NETWORKS`.
+      setting: one of `variants.SETTINGS`.
       scale: one of `studies.SCALES`.
       found: from `variants.arrange`.
       title: what was trained.
     """
-    sizes, rows = SIZES[scale][network].subsets, []
+    sizes, parts = SIZES[scale][setting].subsets, []
     for variant, entry in found["variants"].items():
         kind, _, size = variant.partition("_")
         if kind == "noise":
             continue
         name = _kind(variant) if kind in KINDS else label(variant)
-        for at in [int(size)] if kind in KINDS else sizes:
-            late = enumerate(claims.late(entry))
-            rows += [("", name, seed, at, value) for seed, value in late]
+        places = [int(size)] if kind in KINDS else sizes
+        late = np.repeat(claims.late(entry)[:, None], len(places), axis=1)
+        parts.append(tables.lines(places, late, label=name))
     return plot_curves.curves(
-        pd.DataFrame(rows, columns=plot_curves.COLUMNS),
+        tables.concat(parts, plot_curves.COLUMNS),
         x="examples in pre-training",
         y=LATE,
         title=title,
@@ -211,14 +207,14 @@ def draw_barriers(found: Found, title: str) -> Figure | None:
     """
     middles = (measure_lib.BINS[:-1] + measure_lib.BINS[1:]) / 2
     usual = [f"{kind}_{found['usual']}" for kind in KINDS]
-    rows = []
+    parts = []
     for variant in ("k0", "k1", "k2", *usual):
         if found["variants"].get(variant, {}).get("histogram"):
             counts = np.asarray(found["variants"][variant]["histogram"], float)
-            inner = zip(middles, counts[1:-1] / counts.sum(), strict=True)
-            rows += [("", label(variant), 0, at, share) for at, share in inner]
+            shares = [counts[1:-1] / counts.sum()]
+            parts.append(tables.lines(middles, shares, label=label(variant)))
     return plot_curves.curves(
-        pd.DataFrame(rows, columns=plot_curves.COLUMNS),
+        tables.concat(parts, plot_curves.COLUMNS),
         x="barrier (nats), bins of 0.5",
         y="fraction of examples",
         title=title,

@@ -15,13 +15,13 @@ import numpy as np
 from experiments.studies import run_reader
 from experiments.studies.data_diet import claims
 from experiments.studies.run_reader import Reader
-from jaxsparse import factory
+from jaxsparse import factory, replicates
 from jaxsparse.analysis import connectivity
 from jaxsparse.analysis.hessian import hvp, lanczos, param_subspace
 from jaxsparse.data.dataset import Examples
 from jaxsparse.factory import example_scores
+from jaxsparse.stages import PRETRAINING, TICKET
 
-END = "level_00/ticket/last"
 THRESHOLDS = (0.0, claims.CONNECTED)  # of a barrier in nats
 BATCH = 250
 # Examples and steps of Lanczos' method, by the number of training examples.
@@ -42,10 +42,9 @@ def measure(reader: Reader, other: Callable[[str], Reader]) -> dict[str, Any]:
     """
     del other
     if reader.name.endswith("_scored"):
-        rows = reader.of_kind("level", variant="ticket")
+        rows = reader.tickets()
         return {"scored": (len(rows), rows[0]["step"])}
-    stats = jax.tree.map(lambda leaf: leaf[0], reader.state(END).batch_stats)
-    functions = factory.make_eval_fns(reader.run.config, reader.run.dataset, stats)
+    functions = reader.functions()
     count = len(reader.run.dataset.train.labels)
     nearest = min((size for size in HESSIAN if size >= count), default=max(HESSIAN))
     examples, steps = HESSIAN[nearest]
@@ -74,31 +73,17 @@ def of_records(reader: Reader) -> dict[str, Any]:
     Args:
       reader: a run that has ended.
     """
-
-    def accuracy(row: Any) -> float:
-        return 100 * row["test_accuracy"]
-
-    rows = reader.of_kind("level", variant="ticket")
-    levels, ticket = run_reader.table(rows, "level", accuracy)
-    _, remaining = run_reader.table(rows, "level", lambda r: 100 * r["density"])
-    start = rows[0]["start_step"]
-    evals = reader.of_kind("eval", level=0, step=start)
-    early = [row for row in evals if row["variant"] in ("pretraining", "ticket")]
-    _, pretrained = run_reader.table(early, "step", accuracy)
+    found = reader.levels()
+    evals = reader.of_kind("eval", level=0, step=found["rewind"])
+    early = [row for row in evals if row["variant"] in (PRETRAINING, TICKET)]
+    _, pretrained = run_reader.table(early, "step", run_reader.accuracy)
     pairs = reader.of_kind("child_barrier", level=0)
     _, unstable = run_reader.table(
         pairs, "level", lambda row: 100 * row["test_instability"]
     )
-    return {
-        "levels": levels,
-        "remaining": remaining.mean(axis=0).tolist(),
-        "ticket": ticket.tolist(),
+    return found | {
         "pretrained": pretrained[:, 0].tolist(),
         "instability": unstable[:, 0].tolist(),
-        "rewind": start,
-        "steps": max(row["step"] for row in rows),
-        "epochs": max(row["epoch"] for row in rows),
-        "interpolation": reader.interpolation,
     }
 
 
@@ -115,17 +100,17 @@ def of_barriers(reader: Reader, functions: factory.EvalFns) -> dict[str, Any]:
       class at the first; the counts of a histogram of all examples of all pairs, as
       published, whose outer bins are open; and "examples", their number.
     """
-    run, parent = reader.run, reader.state(END)
+    run = reader.run
     weights = [
-        example_scores.weights(state)
-        for state in (parent, reader.state(copies(reader)))
+        example_scores.weights(reader.state(name))
+        for name in (reader.end(), copies(reader))
     ]
     count = run.config.instability.copies
     examples = Examples(*map(np.asarray, run.dataset.train))
+    parents, children = (replicates.split(w._replace(masks=None)) for w in weights)
     vectors, single = [], []
-    for r in range(run.config.replicates):
-        places = [(0, r), *((1, r * count + c) for c in range(count))]
-        ends = [_end(weights[which], row) for which, row in places]
+    for r, parent in enumerate(parents):
+        ends = [one[:2] for one in (parent, *children[r * count : (r + 1) * count])]
         pairs = example_scores.example_barriers(
             functions, ends, examples, batch_size=BATCH
         )
@@ -155,11 +140,6 @@ def of_barriers(reader: Reader, functions: factory.EvalFns) -> dict[str, Any]:
     }
 
 
-def _end(weights: example_scores.Weights, row: int) -> tuple[Any, Any]:
-    held = (weights.params, weights.batch_stats)
-    return jax.tree.map(lambda leaf: leaf[row], held)
-
-
 def of_curvature(
     reader: Reader, functions: factory.EvalFns, *, examples: int, steps: int
 ) -> dict[str, Any]:
@@ -178,17 +158,12 @@ def of_curvature(
     run, found = reader.run, {"hessian_examples": examples}
     train = run.dataset.train
     batch = (jnp.asarray(train.images[:examples]), jnp.asarray(train.labels[:examples]))
-    for field, name in (("start", began(reader)), ("end", END)):
+    for field, name in (("start", began(reader)), ("end", reader.end())):
         state = reader.state(name)
         networks = example_scores.weights(state)
         found[f"sharpness_{field}"] = [
-            _sharpness(
-                functions.loss,
-                jax.tree.map(lambda leaf, r=r: leaf[r], networks),
-                batch,
-                steps,
-            )
-            for r in range(run.config.replicates)
+            _sharpness(functions.loss, one, batch, steps)
+            for one in replicates.split(networks)
         ]
     return found
 

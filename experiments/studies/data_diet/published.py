@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from experiments.studies import tables
 from experiments.studies.data_diet import variants
 from experiments.studies.data_diet.variants import label
-from jaxsparse.reports import formatting
 
 Found = dict[str, Any]
 WHOLE = 50_000  # examples
@@ -79,8 +79,7 @@ def show(found: Found) -> pd.DataFrame:
                 continue
             place = int(np.argmax(near))
             ours, base = (np.asarray(e["ticket"])[:, place] for e in (entry, none))
-            values = pd.Series(ours - base)
-            words = formatting.plus_minus(values.mean(), values.std())
+            words = tables.mean(pd.Series(ours - base))
             theirs = gain(variant, entry["examples"], remaining)
             words += "" if theirs is None else f" ({theirs:+.2f})"
             row[f"{remaining} % remaining"] = words

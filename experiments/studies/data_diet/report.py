@@ -1,4 +1,4 @@
-"""Report: the section of the study on a network."""
+"""Report: the section of the study on a setting."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,9 +7,9 @@ import pandas as pd
 
 from experiments.studies import claims as claims_lib
 from experiments.studies import report as report_lib
+from experiments.studies import tables
 from experiments.studies.data_diet import claims, figures, published, variants
 from experiments.studies.data_diet.variants import SIZES, label
-from jaxsparse.reports import formatting
 
 Found = dict[str, Any]
 TITLES = {
@@ -23,34 +23,39 @@ TITLES = {
 }
 PUBLISHED = (62_400, 20)  # updates and levels of ResNet-20 on CIFAR-10
 PUBLISHED_SCORED = 7_800  # updates of the networks that score
-WRITTEN = (
-    "All thresholds were written before any run of this study. Variants with wrong "
-    "labels were added to the scale `cpu` when its other runs on MNIST were known."
-)
+ABOUT = {
+    "cpu": (
+        " Variants with wrong labels were added when the other runs on MNIST were "
+        "known."
+    )
+}
 
 
 def section(
-    network: str, scale: str, measured: Mapping[str, Any]
+    setting: str, scale: str, measured: Mapping[str, Any]
 ) -> report_lib.Section:
-    """Makes the section of the report on a network.
+    """Makes the section of the report on a setting.
 
     Args:
-      network: one of `variants.NETWORKS`.
+      setting: one of `variants.SETTINGS`.
       scale: one of `studies.SCALES`.
       measured: measurements by variant.
     """
-    found = variants.arrange(network, scale, measured)
+    found = variants.arrange(setting, scale, measured)
     entry = next(iter(found["variants"].values()))
     levels, summary = figures.levels_frame(found), figures.variants_frame(found)
-    ranks, title = ranks_frame(found), TITLES[network][scale]
+    ranks, title = ranks_frame(found), TITLES[setting][scale]
     return report_lib.Section(
-        name=network,
+        name=setting,
         title=title,
-        lines=_lines(network, scale, found),
+        lines=_lines(setting, scale, found),
         claims=claims_lib.judge(
-            claims.CLAIMS, found, length=entry["steps"] / PUBLISHED[0]
+            claims_lib.at_scale(claims.CLAIMS, scale),
+            found,
+            length=entry["steps"] / PUBLISHED[0],
         ),
-        about_claims=WRITTEN,
+        about_claims=claims_lib.about_thresholds(claims.CLAIMS, scale)
+        + ABOUT.get(scale, ""),
         tables=[
             report_lib.Table(
                 "Tickets",
@@ -92,14 +97,14 @@ def section(
             ),
         ],
         frames={"levels": levels, "variants": summary, "ranks": ranks},
-        figures=figures.draw(network, scale, found, title),
+        figures=figures.draw(setting, scale, found, title),
         captions=figures.CAPTIONS,
     )
 
 
-def _lines(network: str, scale: str, found: Found) -> list[str]:
+def _lines(setting: str, scale: str, found: Found) -> list[str]:
     """Compares the length of training with the published one."""
-    entry, k = next(iter(found["variants"].values())), SIZES[scale][network].k
+    entry, k = next(iter(found["variants"].values())), SIZES[scale][setting].k
     steps, most = PUBLISHED
     lines = [
         f"{entry['steps']:,} updates a level ({entry['epochs']:g} epochs), "
@@ -107,7 +112,7 @@ def _lines(network: str, scale: str, found: Found) -> list[str]:
         f"Published are {steps:,} updates ({entry['steps'] / steps:.1%} of them here), "
         f"{most} levels and k = {SIZES['full']['cifar'].k}, of ResNet-20 on "
         "all of CIFAR-10."
-        + (" The paper has nothing on MNIST." if network == "mnist" else ""),
+        + (" The paper has nothing on MNIST." if setting == "mnist" else ""),
     ]
     if "scored" in found:
         count, updates = found["scored"]
@@ -146,16 +151,9 @@ def show_variants(frame: pd.DataFrame) -> pd.DataFrame:
         "At 0 nats": ("connected_0", 100, 1),
         "Sharpness": ("sharpness_end", 1, 1),
     }
-    return pd.DataFrame(
-        [
-            {"Pre-training": label(str(variant)), "n": str(len(part))}
-            | {
-                heading: _mean(factor * part[name], digits)
-                for heading, (name, factor, digits) in columns.items()
-            }
-            for variant, part in frame.groupby("variant", sort=False)
-        ]
-    )
+    shown = tables.means(frame, ["variant"], columns)
+    shown["variant"] = shown["variant"].map(label)
+    return shown.rename(columns={"variant": "Pre-training"})
 
 
 def show_ranks(frame: pd.DataFrame) -> pd.DataFrame:
@@ -187,14 +185,9 @@ def show_classes(found: Found) -> pd.DataFrame:
 def show_levels(frame: pd.DataFrame) -> pd.DataFrame:
     """Formats the accuracy of every level and variant."""
     by = ["level", "variant"]
-    means = frame.groupby(by, sort=False)["ticket_percent"].agg(_mean)
+    means = frame.groupby(by, sort=False)["ticket_percent"].agg(tables.mean)
     shown = means.unstack("variant", sort=False).rename(columns=label)
     remaining = frame.groupby("level", sort=False)["remaining_percent"].first()
     shown.insert(0, "Level", shown.index.astype(str))
     shown.insert(1, "Remaining", [f"{x:.1f} %" for x in remaining.loc[shown.index]])
     return shown.reset_index(drop=True)
-
-
-def _mean(values: pd.Series, digits: int = 2) -> str:
-    """Formats a mean over seeds."""
-    return formatting.plus_minus(values.mean(), values.std(), digits=digits)

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from experiments.studies.runs import Run, Scoring
 
-NETWORKS = ("mnist", "cifar", "resnet8")
+SETTINGS = ("mnist", "cifar", "resnet8")
 KINDS = {"easy": "easiest", "random": "random", "hard": "hardest"}
 
 
@@ -31,7 +31,7 @@ BATCH_NORM = {"batch_norm": "batch"}
 
 
 class Sizes(NamedTuple):
-    """Numbers of updates and examples for a network.
+    """Numbers of updates and examples for a setting.
 
     Attributes:
       k: updates of pre-training.
@@ -157,46 +157,46 @@ _DENSE = {
 }
 
 
-def of_network(network: str, scale: str) -> list[Run]:
-    """Lists the runs of a network, the one that scores first.
+def of_setting(setting: str, scale: str) -> list[Run]:
+    """Lists the runs of a setting, the one that scores first.
 
     Args:
-      network: one of `NETWORKS`.
+      setting: one of `SETTINGS`.
       scale: one of `studies.SCALES`.
     """
-    if network not in RECIPES[scale]:
+    if setting not in RECIPES[scale]:
         return []
-    tickets, dense = (f"configs/{name}" for name in RECIPES[scale][network])
-    scores = f"scores/{network}_el2n.npz"
-    fields = _DENSE | SCORED[scale][network]
-    has_norm = network == "resnet8" or (network, scale) == ("cifar", "full")
+    tickets, dense = (f"configs/{name}" for name in RECIPES[scale][setting])
+    scores = f"scores/{setting}_el2n.npz"
+    fields = _DENSE | SCORED[scale][setting]
+    has_norm = setting == "resnet8" or (setting, scale) == ("cifar", "full")
     scoring = Scoring("el2n", scores, BATCH_NORM if has_norm else {})
-    scored = Run(f"{network}_scored", dense, fields, (scoring,))
+    scored = Run(f"{setting}_scored", dense, fields, (scoring,))
     later = scale == "cifar16"
     listed = [
         Run(
-            f"{network}_{name}",
+            f"{setting}_{name}",
             tickets,
             own,
             part=2 if later and name not in _FIRST else 1,
         )
-        for name, own in of_tickets(network, scale, scores).items()
+        for name, own in of_tickets(setting, scale, scores).items()
     ]
     return [scored, *listed]
 
 
-def of_tickets(network: str, scale: str, scores: str) -> dict[str, dict[str, Any]]:
+def of_tickets(setting: str, scale: str, scores: str) -> dict[str, dict[str, Any]]:
     """Lists the variants that prune, and the fields that differ from the recipe.
 
     Args:
-      network: one of `NETWORKS`.
+      setting: one of `SETTINGS`.
       scale: one of `studies.SCALES`.
       scores: file of scores, relative to the directory of the study.
     """
-    sizes = SIZES[scale][network]
+    sizes = SIZES[scale][setting]
     plain = {"pretraining.subset": None, "pretraining.size": 0, "instability.copies": 2}
     plain |= {"instability.levels": (0,), "instability.compare_levels": False}
-    plain |= CHANGED[scale][network]
+    plain |= CHANGED[scale][setting]
 
     def at(step: int, **more: Any) -> dict[str, Any]:
         own = {f"pretraining.{name}": value for name, value in more.items()}
@@ -209,7 +209,7 @@ def of_tickets(network: str, scale: str, scores: str) -> dict[str, dict[str, Any
     times = (0, 1, 2, 4) if scale == "cifar16" else (0, 1, 2)
     found = {f"k{time}": at(time * sizes.k) for time in times}
     for name, subset in KINDS.items():
-        of: dict[str, Any] = {"balanced": network != "mnist"}
+        of: dict[str, Any] = {"balanced": setting != "mnist"}
         if name != "random":
             of["scores"] = f"../{scores}"
         for size in sizes.subsets:
@@ -219,11 +219,11 @@ def of_tickets(network: str, scale: str, scores: str) -> dict[str, dict[str, Any
     return found
 
 
-def arrange(network: str, scale: str, measured: Mapping[str, Any]) -> dict[str, Any]:
+def arrange(setting: str, scale: str, measured: Mapping[str, Any]) -> dict[str, Any]:
     """Arranges the measurements of runs for claims and figures.
 
     Args:
-      network: one of `NETWORKS`.
+      setting: one of `SETTINGS`.
       scale: one of `studies.SCALES`.
       measured: measurements by variant.
 
@@ -232,7 +232,7 @@ def arrange(network: str, scale: str, measured: Mapping[str, Any]) -> dict[str, 
       how many networks scored the examples, and after how many updates.
     """
     pruned = {name: found for name, found in measured.items() if name != "scored"}
-    usual = SIZES[scale][network].usual
+    usual = SIZES[scale][setting].usual
     return {"variants": pruned, "usual": usual} | dict(measured.get("scored", {}))
 
 
@@ -240,7 +240,7 @@ def label(variant: str) -> str:
     """Returns the label of a variant.
 
     Args:
-      variant: its name, without that of the network.
+      variant: its name, without that of the setting.
     """
     names = {"k0": "all data, 0", "k1": "all data, k"}
     names |= {f"k{times}": f"all data, {times}k" for times in (2, 4)}

@@ -8,8 +8,8 @@ STUDY = Study(
     description="gradient flow in sparse networks (Evci et al. 2020)",
     paper="Evci et al. 2020",
     title="Report: gradient flow in sparse networks",
-    networks=variants.NETWORKS,
-    runs=variants.of_network,
+    settings=variants.SETTINGS,
+    runs=variants.of_setting,
     measure=measure.measure,
     section=report.section,
 )

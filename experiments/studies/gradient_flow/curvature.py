@@ -10,12 +10,10 @@ from experiments.studies.gradient_flow import variants
 from experiments.studies.run_reader import Reader
 from jaxsparse import masks as masks_lib
 from jaxsparse.analysis.hessian import eigenvalues, exact, hvp, lanczos, param_subspace
-from jaxsparse.stages import saved_state_name
 
 if TYPE_CHECKING:
-    from experiments.studies.gradient_flow.measure import Network
+    from experiments.studies.gradient_flow.measure import RunFunctions
 
-STAGE = "level_00/ticket"
 # Variants whose curvature is measured.
 VARIANTS = ("lt", "scratch", "scratch_plus", "rigl", "rigl_plus", "set")
 # Seeds that are measured around mask updates; one for other variants.
@@ -40,19 +38,19 @@ class Place(NamedTuple):
     moment: str
 
 
-def of_states(network: "Network") -> dict[str, Any]:
+def of_states(run_fns: "RunFunctions") -> dict[str, Any]:
     """Computes the spectra of the states that a run saved.
 
     Args:
-      network: the run.
+      run_fns: the run.
 
     Returns:
       "states", each from `spectrum`; {} for a network whose states are not saved.
     """
-    name = variants.network_of(network.reader.name)
+    name = variants.setting_of(run_fns.reader.name)
     if name not in variants.CURVED:
         return {}
-    return {"states": [spectrum(network, place) for place in places(network.reader)]}
+    return {"states": [spectrum(run_fns, place) for place in places(run_fns.reader)]}
 
 
 def places(reader: Reader) -> list[Place]:
@@ -115,25 +113,25 @@ def new_negatives(states: list[dict[str, Any]]) -> dict[Place, float]:
     }
 
 
-def spectrum(network: "Network", place: Place) -> dict[str, Any]:
+def spectrum(run_fns: "RunFunctions", place: Place) -> dict[str, Any]:
     """Computes the ends of the spectrum by Lanczos' method, and exactly if it is small.
 
     Args:
-      network: the run.
+      run_fns: the run.
       place: the state.
     """
-    reader = network.reader
-    here = reader.solutions(saved_state_name(STAGE, place.step))[place.seed]
+    reader = run_fns.reader
+    here = reader.solutions(reader.saved(place.step))[place.seed]
     params, masks = here
     if place.moment == "after":
         # The state one update later has the masks; its weights have been trained.
-        later = saved_state_name(STAGE, place.step + 1)
-        masks = reader.solutions(later)[place.seed].masks
+        later = reader.solutions(reader.saved(place.step + 1))
+        masks = later[place.seed].masks
     train = reader.run.dataset.train
     count = FEW if len(train.labels) <= 2000 else EXAMPLES
     batch = (jnp.asarray(train.images[:count]), jnp.asarray(train.labels[:count]))
     space = param_subspace.make(masks_lib.apply(masks, params), masks)
-    product = hvp.operator(network.functions.loss, space, batch, batch_size=count)
+    product = hvp.operator(run_fns.functions.loss, space, batch, batch_size=count)
     n, key = param_subspace.size(space), jax.random.key(0)
     steps = {} if n <= LARGEST else {"steps": STEPS}
     ends = lanczos.extremes(product, n, key=key, **steps)
@@ -147,7 +145,7 @@ def spectrum(network: "Network", place: Place) -> dict[str, Any]:
         },
     }
     if n <= LARGEST:
-        whole = exact.spectrum(network.functions.loss, space, batch, batch_size=count)
+        whole = exact.spectrum(run_fns.functions.loss, space, batch, batch_size=count)
         summary = eigenvalues.summarize(whole.eigenvalues)
         found["eigenvalues"] = whole.eigenvalues.tolist()
         found["negative"] = int(summary.pop("negatives"))

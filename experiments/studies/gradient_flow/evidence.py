@@ -34,8 +34,8 @@ def higher(
 
     def evaluate(found: Found) -> Effect:
         pair = entries(found["predictions"], better, worse)
-        if "summary" in pair[0]:  # an older version kept no seeds
-            return effects.higher_by_summary(*(tuple(one["summary"]) for one in pair))
+        if any("summary" in one for one in pair):  # an older version kept no seeds
+            return effects.higher_by_summary(*map(summary, pair))
         a, b = (np.asarray(one["accuracy"]) for one in pair)
         exact = are_dead(np.concatenate([a, b]), CHANCE)
         if not (paired and len(a) == len(b)):
@@ -44,6 +44,19 @@ def higher(
         return effects.above(a - b, exact=exact).said(words)
 
     return evaluate
+
+
+def summary(prediction: Found) -> tuple[float, float, int]:
+    """Returns mean, sample standard deviation and number of the accuracies.
+
+    Args:
+      prediction: measurements of the predictions of a variant.
+    """
+    if "summary" in prediction:
+        mean, sd, n = prediction["summary"]
+        return mean, sd, n
+    values = np.asarray(prediction["accuracy"])
+    return float(values.mean()), float(values.std(ddof=1)), len(values)
 
 
 def _barriers(found: Found, key: str) -> np.ndarray:
@@ -116,9 +129,7 @@ def _gains(orders: list[Found]) -> np.ndarray:
         return np.asarray([one["ensemble"] for one in orders])
     if "ensemble_without" not in orders[0]:
         raise NotMeasured("no ensemble of three or more")
-    without = np.asarray(orders[0]["ensemble_without"])
-    n = len(without)
-    return n * orders[0]["ensemble"] - (n - 1) * without
+    return effects.pseudo_values(orders[0]["ensemble"], orders[0]["ensemble_without"])
 
 
 def flows_at_start(

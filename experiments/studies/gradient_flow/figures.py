@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 
 from experiments.studies.gradient_flow import published, spectra
 from experiments.studies.gradient_flow.published import LABELS
+from experiments.studies.tables import lines
 from jaxsparse.analysis import embedding
 from jaxsparse.reports import axis_scales, plot_curves, plot_style
 
@@ -80,13 +81,6 @@ def draw(found: Found, title: str) -> dict[str, Figure | None]:
     }
 
 
-def _long(values: Any, x: Any, **columns: Any) -> pd.DataFrame:
-    """Makes one row for each seed and position of values [seeds positions]."""
-    table = pd.DataFrame(np.asarray(values, float), columns=np.asarray(x, float))
-    table = table.rename_axis("replicate").reset_index()
-    return table.melt("replicate", var_name="x", value_name="y").assign(**columns)
-
-
 def gradient(part: Found, title: str) -> Figure | None:
     """Draws the norm of the gradient over training, one panel for each kind of masks.
 
@@ -98,7 +92,7 @@ def gradient(part: Found, title: str) -> Figure | None:
     if not order:
         return None
     rows = [
-        _long(part[n]["norm"], part[n]["steps"], panel=_KIND_OF[n], label=LABELS[n])
+        lines(part[n]["steps"], part[n]["norm"], panel=_KIND_OF[n], label=LABELS[n])
         for n in order
     ]
     table = pd.concat(rows)
@@ -143,7 +137,7 @@ def changes(part: Found, title: str) -> Figure | None:
     handles = {}
     for axes, rise in zip(panels, rises.values(), strict=True):
         name = "at each mask update"
-        rows = _long(rise, rise.columns, label=name)
+        rows = lines(rise.columns, rise, label=name)
         handles |= plot_style.draw_lines(axes, rows, {name: blue}, x="x", y="y")
         mean = rise.mean()
         window = max(3, 2 * (len(mean) // 12) + 1)
@@ -159,16 +153,15 @@ def interpolations(part: Found, title: str) -> Figure | None:
     """Draws loss and error on the interpolation from networks to the pruned solution.
 
     Args:
-      part: by start, "variant", "moment", "alphas" [m], "loss" and "error" [seeds m]
-      (in
-        percent), and "examples".
+      part: by start, "variant", "moment", "alphas" [m], "loss" [seeds m], "error"
+        [seeds m] in percent, and "examples".
       title: what was trained.
     """
     if not part:
         return None
     rows = [
-        _long(
-            *(entry[measure], entry["alphas"]),
+        lines(
+            *(entry["alphas"], entry[measure]),
             panel=panel,
             label=published.label_group(f"{entry['variant']} {entry['moment']}"),
         )

@@ -6,18 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.studies.gradient_flow import variants
-from jaxsparse import factory, initializers
+from jaxsparse import factory, initializers, replicates
 from jaxsparse import masks as masks_lib
 from jaxsparse.analysis import gradient_flow
 
 if TYPE_CHECKING:
-    from experiments.studies.gradient_flow.measure import Network
+    from experiments.studies.gradient_flow.measure import RunFunctions
 
 FLOW_EXAMPLES = 1000  # those on which the gradient norm is recorded in training
 
 
-def of_starts(network: "Network") -> dict[str, list[float]]:
+def of_starts(run_fns: "RunFunctions") -> dict[str, list[float]]:
     """Measures the gradient norm at initialization, each seed with its own mask.
 
     The variants share the mask of one pruning run, and tickets also their weights. Here
@@ -25,9 +24,9 @@ def of_starts(network: "Network") -> dict[str, list[float]]:
     ticket, and with new ones the start of training from scratch.
 
     Args:
-      network: the run that prunes.
+      run_fns: the run that prunes.
     """
-    run, loss = network.reader.run, network.functions.loss
+    run, loss = run_fns.reader.run, run_fns.functions.loss
     train = run.dataset.train
     batch = (
         jnp.asarray(train.images[:FLOW_EXAMPLES]),
@@ -45,9 +44,9 @@ def of_starts(network: "Network") -> dict[str, list[float]]:
         "liu": initializers.layer_scaled("glorot_uniform"),
     }
     found: dict[str, list[float]] = {name: [] for name in ("lt", *draws)}
-    ends = network.reader.solutions(variants.END)
-    begins = network.reader.solutions("init")
-    for r in network.seeds:
+    ends = run_fns.reader.solutions(run_fns.reader.end())
+    begins = run_fns.reader.solutions("init")
+    for r in run_fns.seeds:
         masks, own = ends[r].masks, begins[r].params
         found["lt"].append(float(norm(masks_lib.apply(masks, own), masks)))
         fresh = _fresh(run.network, r)
@@ -61,17 +60,17 @@ def of_starts(network: "Network") -> dict[str, list[float]]:
 def _fresh(network: Any, seed: int) -> Any:
     """Draws the weights of a dense network."""
     keys = jax.random.split(jax.random.key(seed), 1)
-    params, _ = jax.tree.map(lambda leaf: leaf[0], network.initialize(keys))
-    return params
+    return replicates.take(network.initialize(keys)[0], 0)
 
 
-def of_signals(network: "Network") -> dict[str, Any]:
+def of_signals(run_fns: "RunFunctions") -> dict[str, Any]:
     """Measures signals of random inputs in masked networks, by initialization.
 
     Args:
-      network: the run that prunes.
+      run_fns: the run that prunes.
     """
-    run, masks = network.reader.run, network.reader.solutions(variants.END)[0].masks
+    run = run_fns.reader.run
+    masks = run_fns.reader.solutions(run_fns.reader.end())[0].masks
     model = factory.make_model(run.config, classes=run.dataset.classes)
     activations = gradient_flow.captured(model)
     shape = run.dataset.train.images.shape[1:]

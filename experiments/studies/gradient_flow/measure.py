@@ -15,19 +15,16 @@ import numpy as np
 from experiments.studies import run_reader
 from experiments.studies.gradient_flow import curvature, initialization, variants
 from experiments.studies.run_reader import Reader
-from jaxsparse import factory
+from jaxsparse import factory, replicates
 from jaxsparse.analysis import connectivity, pairwise, predictions, similarity
-from jaxsparse.stages import saved_state_name
+from jaxsparse.data import dataset
+from jaxsparse.factory import instability
 
-STAGE = "level_00/ticket"
-MOMENTS = {"start": saved_state_name(STAGE, 0), "end": variants.END}
-RE_ESTIMATED = 10  # batches of 1,000, for the statistics of batch normalization
-EXAMPLES = {"quick": 2000}  # of interpolations, by variant of the recipe
-MANY = 10_000
+EXAMPLES = 10_000  # of interpolations
 SKETCH = 256  # random projections, which keep distances to within a tenth
 
 
-class Network(NamedTuple):
+class RunFunctions(NamedTuple):
     """A run with the functions of its network.
 
     Attributes:
@@ -43,18 +40,23 @@ class Network(NamedTuple):
     has_norm: bool
 
     @property
+    def moments(self) -> dict[str, str]:
+        """Names of the checkpoints at the start and at the end of training."""
+        return {"start": self.reader.saved(0), "end": self.reader.end()}
+
+    @property
     def seeds(self) -> range:
         """The seeds of the run."""
         return range(self.reader.run.config.replicates)
 
-    def pruned_seed(self, seed: int) -> int:
-        """Returns the seed of the pruning run whose masks a seed trains.
+    def of_pruned(self, values: Sequence[Any]) -> list[Any]:
+        """Returns, for each seed, the value of the one whose masks it trains.
 
         Args:
-          seed: seed of the run.
+          values: of the seeds of the pruning run.
         """
         chosen = self.reader.run.config.warm_start.replicate
-        return seed if chosen is None else chosen
+        return [values[seed if chosen is None else chosen] for seed in self.seeds]
 
 
 def measure(reader: Reader, other: Callable[[str], Reader]) -> dict[str, Any]:
@@ -69,73 +71,58 @@ def measure(reader: Reader, other: Callable[[str], Reader]) -> dict[str, Any]:
       "interpolations", "distances", "sketches" and "curvature"; of the run that prunes
       also "starts" and "signals".
     """
-    stats = jax.tree.map(lambda leaf: leaf[0], reader.state(variants.END).batch_stats)
-    run = reader.run
-    start = run.config.warm_start.run
-    network = Network(
+    start = reader.run.config.warm_start.run
+    run_fns = RunFunctions(
         reader,
-        factory.make_eval_fns(run.config, run.dataset, stats),
+        reader.functions(),
         other(start.removeprefix("../")) if start else None,
-        bool(jax.tree.leaves(stats)),
+        bool(jax.tree.leaves(reader.state(reader.end()).batch_stats)),
     )
     name = variants.variant_of(reader.name)
     found = {
         "steps": max(row["step"] for row in reader.of_kind("eval")),
-        "prediction": of_predictions(network),
-        "gradient": of_gradient(network),
+        "prediction": of_predictions(run_fns),
+        "gradient": of_gradient(run_fns),
         "change": of_changes(reader),
-        "sketches": of_sketches(network),
+        "sketches": of_sketches(run_fns),
     }
-    if network.pruned is not None:
-        found["distances"] = of_distances(network)
+    if run_fns.pruned is not None:
+        found["distances"] = of_distances(run_fns)
         found["interpolations"] = {
-            moment: of_interpolation(network, moment)
+            moment: of_interpolation(run_fns, moment)
             for moment in variants.INTERPOLATED.get(name, ())
         }
     if name == "prune":
-        found["starts"] = initialization.of_starts(network)
-        if not network.has_norm:  # which fixes the standard deviation
-            found["signals"] = initialization.of_signals(network)
+        found["starts"] = initialization.of_starts(run_fns)
+        if not run_fns.has_norm:  # which fixes the standard deviation
+            found["signals"] = initialization.of_signals(run_fns)
     if name in curvature.VARIANTS:
-        found["curvature"] = curvature.of_states(network)
+        found["curvature"] = curvature.of_states(run_fns)
     return found
 
 
-def _logits(network: Network, reader: Reader) -> np.ndarray:
-    """Computes logits [seeds n k] on the test set."""
-    apply = jax.jit(network.functions.logits)
-    images = network.reader.run.dataset.test.images
-    state = reader.state(variants.END)
-    weights = (state.params, state.batch_stats)
-    count = len(jax.tree.leaves(state.params)[0])
-    return np.stack(
-        [
-            np.concatenate(
-                [
-                    np.asarray(apply(*one, images[first : first + 1000]))
-                    for first in range(0, len(images), 1000)
-                ]
-            )
-            for one in (
-                jax.tree.map(lambda leaf, r=r: leaf[r], weights) for r in range(count)
-            )
-        ]
-    )
+def _logits(run_fns: RunFunctions, reader: Reader) -> np.ndarray:
+    """Computes the logits [seeds n k] of the final networks on the test set."""
+    images = run_fns.reader.run.dataset.test.images
+    logits = instability.make_logits(run_fns.functions, images)
+    state = reader.state(reader.end())
+    each = replicates.split((state.params, state.batch_stats))
+    return np.stack([logits(*one) for one in each])
 
 
-def of_predictions(network: Network) -> dict[str, Any]:
+def of_predictions(run_fns: RunFunctions) -> dict[str, Any]:
     """Measures accuracies in percent, and disagreements among seeds.
 
     Args:
-      network: the run.
+      run_fns: the run.
 
     Returns:
       "accuracy" and "with_pruned" by seed; of pairs of seeds "disagreement", "kl" and
       "js", each a mean and a standard deviation; "ensemble", the gain of the ensemble
       over its members in points, and "ensemble_without", that without each seed.
     """
-    labels = network.reader.run.dataset.test.labels
-    stack = _logits(network, network.reader)
+    labels = run_fns.reader.run.dataset.test.labels
+    stack = _logits(run_fns, run_fns.reader)
     right = np.mean(np.argmax(stack, axis=-1) == labels, axis=-1)
     found: dict[str, Any] = {"accuracy": (100 * right).tolist()}
 
@@ -144,7 +131,7 @@ def of_predictions(network: Network) -> dict[str, Any]:
         scores = predictions.ensemble_scores(chosen, jnp.asarray(labels))
         return 100 * (float(scores.accuracy) - float(right[list(members)].mean()))
 
-    everyone = list(network.seeds)
+    everyone = list(run_fns.seeds)
     if len(everyone) > 1:
         found["ensemble"] = gain(everyone)
         for name in ("disagreement", "kl_divergence", "js_divergence"):
@@ -155,25 +142,25 @@ def of_predictions(network: Network) -> dict[str, Any]:
         found["ensemble_without"] = [
             gain([r for r in everyone if r != out]) for out in everyone
         ]
-    if network.pruned is not None:
-        theirs = jnp.asarray(_logits(network, network.pruned))
+    if run_fns.pruned is not None:
+        theirs = run_fns.of_pruned(_logits(run_fns, run_fns.pruned))
         found["with_pruned"] = [
-            float(predictions.disagreement(one, theirs[network.pruned_seed(r)]))
-            for r, one in enumerate(jnp.asarray(stack))
+            float(predictions.disagreement(*map(jnp.asarray, pair)))
+            for pair in zip(stack, theirs, strict=True)
         ]
     return found
 
 
-def of_gradient(network: Network) -> dict[str, Any]:
+def of_gradient(run_fns: RunFunctions) -> dict[str, Any]:
     """Reads the gradient flow that was recorded during training.
 
     Args:
-      network: the run.
+      run_fns: the run.
     """
-    rows = network.reader.of_kind("gradient_norm")
+    rows = run_fns.reader.of_kind("gradient_norm")
     steps, norms = run_reader.table(rows, "step", lambda row: row["norm"])
     _, effective = run_reader.table(rows, "step", _effective)
-    rate = network.reader.run.learning_rate
+    rate = run_fns.reader.run.learning_rate
     rates = np.asarray([float(rate(jnp.int32(step))) for step in steps])
     return {
         "steps": steps,
@@ -210,77 +197,72 @@ def _effective(row: Any) -> float:
     return float(np.mean(norms))
 
 
-def of_interpolation(network: Network, moment: str) -> dict[str, Any]:
+def of_interpolation(run_fns: RunFunctions, moment: str) -> dict[str, Any]:
     """Evaluates networks on the interpolation from a run to the pruned solution.
 
     Args:
-      network: the run.
+      run_fns: the run.
       moment: "start" or "end" of its training.
     """
-    train = network.reader.run.dataset.train
-    count = min(MANY, len(train.labels))
-    examples = (jnp.asarray(train.images[:count]), jnp.asarray(train.labels[:count]))
-    stats = None
-    if network.has_norm:
-        batches = min(RE_ESTIMATED, count // 1000)
-        shape = (batches, 1000, *train.images.shape[1:])
-        stats = connectivity.ReEstimated(
-            network.functions.statistics,
-            jnp.asarray(train.images[: batches * 1000]).reshape(shape),
-        )
-    ours = network.reader.solutions(MOMENTS[moment])
-    theirs = network.pruned.solutions(variants.END)
+    train = run_fns.reader.run.dataset.train
+    images, labels = dataset.first(train, min(EXAMPLES, len(train.labels)))
+    estimated = instability.re_estimated(run_fns.functions, images)
+    theirs = run_fns.pruned.solutions(run_fns.pruned.end())
     each = [
         connectivity.along_path(
-            network.functions.evaluate,
+            run_fns.functions.evaluate,
             one.params,
-            theirs[network.pruned_seed(r)].params,
-            examples=examples,
-            batch_size=1000,
+            pruned.params,
+            examples=(jnp.asarray(images), jnp.asarray(labels)),
+            batch_size=instability.BATCH,
             by="scan",
-            batch_stats=stats,
+            batch_stats=estimated if run_fns.has_norm else None,
         )
-        for r, one in enumerate(ours)
+        for one, pruned in zip(
+            run_fns.reader.solutions(run_fns.moments[moment]),
+            run_fns.of_pruned(theirs),
+            strict=True,
+        )
     ]
     return {
-        "examples": count,
+        "examples": len(labels),
         "alphas": each[0].alphas.tolist(),
         "loss": [one.loss.tolist() for one in each],
         "error": [(100 * one.error).tolist() for one in each],
     }
 
 
-def of_distances(network: Network) -> dict[str, list[float]]:
+def of_distances(run_fns: RunFunctions) -> dict[str, list[float]]:
     """Measures L2 distances from the pruned solution, by moment and seed.
 
     Args:
-      network: the run.
+      run_fns: the run.
     """
-    theirs = network.pruned.solutions(variants.END)
+    theirs = run_fns.of_pruned(run_fns.pruned.solutions(run_fns.pruned.end()))
     return {
         moment: [
-            float(similarity.l2_distance(one, theirs[network.pruned_seed(r)]))
-            for r, one in enumerate(network.reader.solutions(name))
+            float(similarity.l2_distance(*pair))
+            for pair in zip(run_fns.reader.solutions(name), theirs, strict=True)
         ]
-        for moment, name in MOMENTS.items()
+        for moment, name in run_fns.moments.items()
     }
 
 
-def of_sketches(network: Network) -> dict[str, list[list[float]]]:
+def of_sketches(run_fns: RunFunctions) -> dict[str, list[list[float]]]:
     """Projects solutions to a few random directions, the same for all runs.
 
     Distances of projections are close to those of solutions (Johnson and Lindenstrauss
     1984), so that the map of solutions needs no weights.
 
     Args:
-      network: the run.
+      run_fns: the run.
 
     Returns:
       By moment, projections [seeds 256]. Networks of other sizes cannot be compared.
     """
     found = {}
-    for moment, name in MOMENTS.items():
-        solutions = network.reader.solutions(name)
+    for moment, name in run_fns.moments.items():
+        solutions = run_fns.reader.solutions(name)
         flat = [
             np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(one.params)])
             for one in solutions

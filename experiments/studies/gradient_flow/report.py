@@ -1,4 +1,4 @@
-"""Report: the section of the study on a network."""
+"""Report: the section of the study on a setting."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,10 +21,6 @@ _ACCURACY = (
     "Mean ± sample standard deviation over n seeds. A difference is ours minus the "
     "published mean, over the root of the sum of both squared deviations; the gain "
     "that of the ensemble of all seeds over the mean of its members."
-)
-_CLAIMS = (
-    "Thresholds were written before there were variants to compare, amended when some "
-    "had been seen, or written after the first measurement, as stated."
 )
 _INITIALIZATIONS = (
     "Test accuracy, mean ± sample standard deviation over n seeds, of variants that "
@@ -50,34 +46,37 @@ _CURVATURE = (
 
 
 def section(
-    network: str, scale: str, measured: Mapping[str, Any]
+    setting: str, scale: str, measured: Mapping[str, Any]
 ) -> report_lib.Section:
-    """Makes the section of the report on a network.
+    """Makes the section of the report on a setting.
 
     Args:
-      network: one of `variants.NETWORKS`.
+      setting: one of `variants.SETTINGS`.
       scale: one of `studies.SCALES`.
       measured: measurements by variant.
     """
-    found = variants.arrange(network, scale, measured)
-    steps, whole = found["steps"], published.STEPS[network]
-    title = published.TITLES[network]
+    found = variants.arrange(setting, scale, measured)
+    steps, whole = found["steps"], published.STEPS[setting]
+    title = published.TITLES[setting]
     if steps < whole:
         title = f"{title}, {steps:,} of {whole:,} updates"
-    judged = claims_lib.judge(claims.CLAIMS, found, length=steps / whole)
-    if network != "lenet":  # nothing is published on the others
+    listed = claims_lib.at_scale(claims.CLAIMS, scale)
+    judged = claims_lib.judge(listed, found, length=steps / whole)
+    if setting != "lenet":  # nothing is published on the others
         judged = [
             one._replace(
                 claim=one.claim._replace(published=f"LeNet-5: {one.claim.published}")
             )
             for one in judged
         ]
-    frame, flow = tables.variants_frame(network, found), tables.flow_frame(found)
+    frame, flow = tables.variants_frame(setting, found), tables.flow_frame(found)
+    hessian = tables.hessian_frame(found)
     return report_lib.Section(
-        name=network,
+        name=setting,
         title=title,
+        lines=_lines(found),
         claims=judged,
-        about_claims=_CLAIMS,
+        about_claims=claims_lib.about_thresholds(claims.CLAIMS, scale),
         tables=[
             report_lib.Table("Accuracy", _ACCURACY, tables.show_accuracy(frame)),
             report_lib.Table(
@@ -88,9 +87,18 @@ def section(
             report_lib.Table(
                 "Predictions", _PREDICTIONS, tables.show_predictions(frame)
             ),
-            *_distances(found["distances"]),
+            report_lib.Table(
+                "Distances",
+                "L2 distance from the pruned solution whose mask is trained.",
+                tables.show_distances(found["distances"]),
+            ),
             report_lib.Table("Gradient flow", _FLOW, tables.show_flow(flow), long=True),
-            *_curvature(found),
+            report_lib.Table(
+                "Curvature",
+                f"{_CURVATURE} {_agreement(hessian)}".strip(),
+                tables.show_hessian(hessian),
+                long=True,
+            ),
         ],
         frames={"variants": frame, "flow": flow},
         figures=figures.draw(found, title),
@@ -98,29 +106,20 @@ def section(
     )
 
 
-def _distances(distances: Found) -> list[report_lib.Table]:
-    """Tabulates the distances from the pruned solution, if they are measured."""
-    if not distances:
+def _lines(found: Found) -> list[str]:
+    """Says which measurements an earlier version made, and kept in part only."""
+    old = sum("summary" in entry for entry in found["predictions"].values())
+    if not old:
         return []
-    note = "L2 distance from the pruned solution whose mask is trained."
-    shown = tables.show_distances(distances)
-    return [report_lib.Table("Distances", note, shown)]
-
-
-def _curvature(found: Found) -> list[report_lib.Table]:
-    """Tabulates the curvature, if it is measured."""
-    frame = tables.hessian_frame(found)
-    if frame.empty:
-        return []
-    note = f"{_CURVATURE} {_agreement(frame)}".strip()
-    shown = tables.show_hessian(frame)
-    return [report_lib.Table("Curvature", note, shown, long=True)]
+    return [
+        f"Measurements of {old} variants are from the tables of an earlier version, "
+        "which kept means over seeds only; claims that need more are not measured."
+    ]
 
 
 def _agreement(frame: pd.DataFrame) -> str:
     """Counts the states in which Lanczos' method agrees with the exact spectrum."""
-    errors = frame[["top_error", "bottom_error"]].dropna()
-    if errors.empty:
+    if frame.empty or (errors := frame[["top_error", "bottom_error"]].dropna()).empty:
         return ""
     agree = int((errors < AGREES).all(axis=1).sum())
     return f"Both ends are within {AGREES:.0%} in {agree} of {len(errors)} states."

@@ -1,7 +1,7 @@
 """Tables: the measurements with all digits, and as text.
 
 The `*_frame` functions make data frames with all digits, NaN for what is missing; the
-`show_*` functions turn them into text, "" for what is missing, without empty columns.
+`show_*` functions turn them into text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from experiments.studies import tables
 from experiments.studies.gradient_flow import curvature, published
-from jaxsparse.reports import formatting
 
 Found = dict[str, Any]
 Pair = Sequence[float | None]
 
 
-def variants_frame(network: str, found: Found) -> pd.DataFrame:
+def variants_frame(setting: str, found: Found) -> pd.DataFrame:
     """Tabulates accuracies and disagreements beside the published ones.
 
     Args:
-      network: one of `variants.NETWORKS`.
+      setting: one of `variants.SETTINGS`.
       found: from `variants.arrange`.
 
     Returns:
@@ -30,7 +30,7 @@ def variants_frame(network: str, found: Found) -> pd.DataFrame:
       and fractions of the test set; columns ending in "_sd" are sample standard
       deviations.
     """
-    theirs = published.PUBLISHED[network]
+    theirs = published.PUBLISHED[setting]
     return pd.DataFrame(
         [
             _variant(name, entry, theirs.get(name, {}))
@@ -89,18 +89,20 @@ def _difference(ours: Pair, theirs: Pair) -> float:
     return float((ours[0] - mean) / spread) if spread > 0 else np.nan
 
 
+_LABELED = {"Variant": ("label", ""), "n": ("n", "")}
+
+
 def show_accuracy(frame: pd.DataFrame) -> pd.DataFrame:
     """Formats the accuracies of `variants_frame`."""
-    shown = pd.DataFrame({"Variant": frame["label"], "n": frame["n"].astype(str)})
-    shown["Test accuracy (%)"] = _means(frame, "accuracy_percent", 2)
-    shown["Published (%)"] = _means(frame, "published_accuracy_percent", 2)
-    shown["Difference (s.d.)"] = _numbers(frame["difference"], "+.1f")
-    columns = {
+    columns = _LABELED | {
+        "Test accuracy (%)": ("accuracy_percent", ".2f ± "),
+        "Published (%)": ("published_accuracy_percent", ".2f ± "),
+        "Difference (s.d.)": ("difference", "+.1f"),
         "Published ensemble (%)": ("published_ensemble_percent", ".2f"),
         "Gain (points)": ("gain_points", "+.2f"),
         "Published gain (points)": ("published_gain_points", "+.2f"),
     }
-    return _add(shown, frame, columns)
+    return tables.show(frame, columns)
 
 
 def show_initializations(found: Found) -> pd.DataFrame:
@@ -120,8 +122,7 @@ def show_initializations(found: Found) -> pd.DataFrame:
             accuracy = pd.Series(entry.get("accuracy", ()), dtype=float)
             if accuracy.empty:
                 continue
-            mean = formatting.plus_minus(accuracy.mean(), accuracy.std())
-            words = f"{mean} (n = {len(accuracy)})"
+            words = f"{tables.mean(accuracy)} (n = {len(accuracy)})"
             cells.setdefault(training, {})[f"{initialization} (%)"] = words
     shown = pd.DataFrame.from_dict(cells, orient="index").fillna("")
     return shown.rename_axis("Training").reset_index()
@@ -129,24 +130,22 @@ def show_initializations(found: Found) -> pd.DataFrame:
 
 def show_predictions(frame: pd.DataFrame) -> pd.DataFrame:
     """Formats the disagreements of `variants_frame`."""
-    shown = pd.DataFrame({"Variant": frame["label"], "n": frame["n"].astype(str)})
-    shown["Disagreement"] = _means(frame, "disagreement", 4)
-    shown["Published disagreement"] = _means(frame, "published_disagreement", 4)
-    difference = frame["disagreement_difference"]
-    shown["Difference (s.d.)"] = _numbers(difference, "+.1f")
-    shown["With pruned"] = [
-        f"{words} (n = {others})" if words and others != n else words
-        for words, n, others in zip(
-            *(_means(frame, "with_pruned", 4), frame["n"], frame["with_pruned_n"]),
-            strict=True,
-        )
-    ]
-    shown["Published with pruned"] = _means(frame, "published_with_pruned", 4)
-    difference = frame["with_pruned_difference"]
-    shown["Difference with pruned (s.d.)"] = _numbers(difference, "+.1f")
-    shown["KL (nats)"] = _means(frame, "kl", 4)
-    shown["JS (nats)"] = _means(frame, "js", 4)
-    return _add(shown, frame, {})
+    columns = _LABELED | {
+        "Disagreement": ("disagreement", ".4f ± "),
+        "Published disagreement": ("published_disagreement", ".4f ± "),
+        "Difference (s.d.)": ("disagreement_difference", "+.1f"),
+        "With pruned": ("with_pruned", ".4f ± "),
+        "Published with pruned": ("published_with_pruned", ".4f ± "),
+        "Difference with pruned (s.d.)": ("with_pruned_difference", "+.1f"),
+        "KL (nats)": ("kl", ".4f ± "),
+        "JS (nats)": ("js", ".4f ± "),
+    }
+    shown = tables.show(frame, columns)
+    if "With pruned" in shown:  # in some variants, of fewer seeds
+        texts, counts = shown["With pruned"], frame["with_pruned_n"].astype(str)
+        fewer = (texts != "") & (frame["with_pruned_n"] != frame["n"])
+        shown["With pruned"] = texts.mask(fewer, texts + " (n = " + counts + ")")
+    return shown
 
 
 def flow_frame(found: Found) -> pd.DataFrame:
@@ -179,18 +178,15 @@ def flow_frame(found: Found) -> pd.DataFrame:
 
 def show_flow(frame: pd.DataFrame) -> pd.DataFrame:
     """Formats `flow_frame`."""
-    if frame.empty:
-        return frame
-    shown = pd.DataFrame({"Variant": frame["label"]})
-    shown["Step"] = _numbers(frame["step"], ",.0f")
-    shown["n"] = frame["n"].astype(str)
-    shown["Norm"] = _means(frame, "norm", 4)
-    shown["Effective"] = _means(frame, "effective", 4)
-    shown["First-order decrease"] = [
-        "" if pd.isna(mean) else f"{mean:.1e}" + ("" if pd.isna(sd) else f" ± {sd:.1e}")
-        for mean, sd in zip(frame["decrease"], frame["decrease_sd"], strict=True)
-    ]
-    return _add(shown, frame, {})
+    columns = {
+        "Variant": ("label", ""),
+        "Step": ("step", ",.0f"),
+        "n": ("n", ""),
+        "Norm": ("norm", ".4f ± "),
+        "Effective": ("effective", ".4f ± "),
+        "First-order decrease": ("decrease", ".1e ± "),
+    }
+    return tables.show(frame, columns)
 
 
 def show_distances(distances: Mapping[str, Any]) -> pd.DataFrame:
@@ -199,14 +195,17 @@ def show_distances(distances: Mapping[str, Any]) -> pd.DataFrame:
     Args:
       distances: by variant, distances by seed at its "start" and "end".
     """
-    rows = []
-    for name, moments in distances.items():
-        for moment, values in moments.items():
-            each = pd.Series(values, dtype=float)
-            group = published.label_group(f"{name} {moment}")
-            words = formatting.plus_minus(each.mean(), each.std())
-            rows.append({"Group": group, "n": str(len(each)), "Distance (L2)": words})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(
+        [
+            {
+                "Group": published.label_group(f"{name} {moment}"),
+                "n": str(len(values)),
+                "Distance (L2)": tables.mean(pd.Series(values, dtype=float)),
+            }
+            for name, moments in distances.items()
+            for moment, values in moments.items()
+        ]
+    )
 
 
 def hessian_frame(found: Found) -> pd.DataFrame:
@@ -262,11 +261,11 @@ def relative_error(ours: Any, exact: np.ndarray, *, sign: int) -> float:
 
 def show_hessian(frame: pd.DataFrame) -> pd.DataFrame:
     """Formats `hessian_frame`."""
-    shown = pd.DataFrame({"Variant": frame["label"]})
-    shown["Seed"] = _numbers(frame["seed"], ".0f")
-    shown["Step"] = _numbers(frame["step"], ",.0f")
-    shown["Mask update"] = frame["moment"]
     columns = {
+        "Variant": ("label", ""),
+        "Seed": ("seed", ".0f"),
+        "Step": ("step", ",.0f"),
+        "Mask update": ("moment", ""),
         "Eigenvalues (n)": ("n", ",.0f"),
         "Examples": ("examples", ",.0f"),
         "Negative": ("negative", ",.0f"),
@@ -277,26 +276,4 @@ def show_hessian(frame: pd.DataFrame) -> pd.DataFrame:
         "Error of Lanczos, bottom": ("bottom_error", ".1e"),
         "Error of Lanczos, top": ("top_error", ".1e"),
     }
-    return _add(shown, frame, columns)
-
-
-def _add(
-    shown: pd.DataFrame, frame: pd.DataFrame, columns: Mapping[str, tuple[str, str]]
-) -> pd.DataFrame:
-    """Adds formatted columns, and drops those that are empty."""
-    for heading, (name, form) in columns.items():
-        shown[heading] = _numbers(frame[name], form)
-    return shown.loc[:, (shown != "").any()]
-
-
-def _means(frame: pd.DataFrame, name: str, digits: int) -> list[str]:
-    """Formats a measure and its standard deviation, "" for none."""
-    return [
-        "" if words == formatting.MISSING else words
-        for words in formatting.means(frame, name, digits=digits)
-    ]
-
-
-def _numbers(values: pd.Series, form: str) -> list[str]:
-    """Formats numbers, "" for none."""
-    return ["" if pd.isna(value) else format(value, form) for value in values]
+    return tables.show(frame, columns)

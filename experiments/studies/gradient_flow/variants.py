@@ -22,9 +22,12 @@ from typing import Any
 from experiments.studies.runs import Run
 from jaxsparse.stages import saved_state_name
 
-END = "level_00/ticket/last"
+# Final checkpoint of the pruning run by its older name, which configs keep: hashes of
+# configs are part of the recipes that records must fit.
+_STAGE = "level_00/ticket"
+END = f"{_STAGE}/last"
 
-NETWORKS = ("lenet", "mlp", "resnet8", "resnet")
+SETTINGS = ("lenet", "mlp", "resnet8", "resnet")
 # Moments of variants that are interpolated to the pruned solution.
 INTERPOLATED = {
     "lt": ("start", "end"),
@@ -56,29 +59,29 @@ SAVED["cpu"] = (0, 500, 501, 1000, 1001, 2000, 2001, 5000, 5001, 11719)
 SAVED["full"] = SAVED["cpu"]
 
 
-def of_network(network: str, scale: str) -> list[Run]:
-    """Lists the runs of a network, the one that prunes first.
+def of_setting(setting: str, scale: str) -> list[Run]:
+    """Lists the runs of a setting, the one that prunes first.
 
     Args:
-      network: one of `NETWORKS`.
+      setting: one of `SETTINGS`.
       scale: one of `studies.SCALES`.
     """
-    if scale == "cifar16" or network == "resnet8":
-        return _cifar16() if (network, scale) == ("resnet8", "cifar16") else []
-    if network == "resnet" and scale != "full":
+    if scale == "cifar16" or setting == "resnet8":
+        return _cifar16() if (setting, scale) == ("resnet8", "cifar16") else []
+    if setting == "resnet" and scale != "full":
         return []
     quick = scale == "quick"
     variant = {"lenet": ":quick", "mlp": ":mlp_quick"} if quick else {"mlp": ":mlp"}
-    data = "cifar" if network == "resnet" else "mnist"
-    recipe = f"configs/gradient_flow_{data}.py{variant.get(network, '')}"
-    seeds = {} if quick else {"replicates": SEEDS[network][scale]}
-    every = "20step" if quick else EVERY[network]
+    data = "cifar" if setting == "resnet" else "mnist"
+    recipe = f"configs/gradient_flow_{data}.py{variant.get(setting, '')}"
+    seeds = {} if quick else {"replicates": SEEDS[setting][scale]}
+    every = "20step" if quick else EVERY[setting]
     listed = []
-    for name, fields in fields_of(network, every).items():
-        steps = SAVED[scale] if network in CURVED else (0,)
+    for name, fields in fields_of(setting, every).items():
+        steps = SAVED[scale] if setting in CURVED else (0,)
         kept = tuple(f"{step}step" for step in steps)
         own = {"analysis.save_at": kept, **seeds, **fields}
-        listed.append(Run(f"{network}_{name}", recipe, own))
+        listed.append(Run(f"{setting}_{name}", recipe, own))
     return listed
 
 
@@ -92,15 +95,15 @@ STATIC = PLAIN | {"sparse.method": "static", "sparse.distribution": None}
 DENSE = STATIC | {"sparse.method": "none", "sparse.sparsity": 0.9}
 
 
-def fields_of(network: str, every: str) -> dict[str, dict[str, Any]]:
-    """Lists the variants of a network with the fields that differ from the recipe.
+def fields_of(setting: str, every: str) -> dict[str, dict[str, Any]]:
+    """Lists the variants of a setting with the fields that differ from the recipe.
 
     Args:
-      network: one of `NETWORKS`.
+      setting: one of `SETTINGS`.
       every: interval of mask updates, of methods that have them.
     """
     pruned = {
-        "warm_start.run": f"../{network}_prune",
+        "warm_start.run": f"../{setting}_prune",
         "warm_start.masks": END,
         "warm_start.replicate": 0,
         "seeds.init": 1,
@@ -135,7 +138,7 @@ def fields_of(network: str, every: str) -> dict[str, dict[str, Any]]:
         "rigl_liu": rigl | liu,
         "rigl_inverted": rigl | {"sparse.grow": "inverted"},
         "prune_restart": static | {"warm_start.weights": END},
-        "small_dense": DENSE | SMALL[network],
+        "small_dense": DENSE | SMALL[setting],
         "dense": DENSE,
     }
 
@@ -149,10 +152,10 @@ _FIRST = (
 
 def _cifar16() -> list[Run]:
     """Lists the runs of ResNet-8, those of part 2 last."""
-    network, recipe = "resnet8", "configs/gradient_flow_cifar16.py"
-    fields = fields_of(network, "100step")
+    setting, recipe = "resnet8", "configs/gradient_flow_cifar16.py"
+    fields = fields_of(setting, "100step")
     fields["lt_150"] = fields["lt"] | {
-        "warm_start.weights": saved_state_name("level_00/ticket", 150)
+        "warm_start.weights": saved_state_name(_STAGE, 150)
     }
     fields["rigl_inverted_plus"] = fields["rigl_plus"] | {"sparse.grow": "inverted"}
     kept = {name: (0, 100, 101, 1000, 1001) for name in ("rigl", "rigl_plus", "set")}
@@ -164,7 +167,7 @@ def _cifar16() -> list[Run]:
         started = {} if "warm_start.run" not in own else own | same
         part = 1 if name in _FIRST else 2
         listed.append(
-            Run(f"{network}_{name}", recipe, own | started | steps, part=part)
+            Run(f"{setting}_{name}", recipe, own | started | steps, part=part)
         )
     for mask in range(MASKS):
         few = {
@@ -174,12 +177,12 @@ def _cifar16() -> list[Run]:
         }
         for name in ("lt_150", "scratch"):
             own = fields[name] | few
-            listed.append(Run(f"{network}_{name}_mask_{mask}", recipe, own))
+            listed.append(Run(f"{setting}_{name}_mask_{mask}", recipe, own))
     return sorted(listed, key=lambda run: run.part)
 
 
-def network_of(name: str) -> str:
-    """Returns the network of a run.
+def setting_of(name: str) -> str:
+    """Returns the setting of a run.
 
     Args:
       name: name of the run.
@@ -196,11 +199,22 @@ def variant_of(name: str) -> str:
     return name.partition("_")[2].partition("_mask_")[0]
 
 
-def arrange(network: str, scale: str, measured: Mapping[str, Any]) -> dict[str, Any]:
+# Parts of the measurements, and how each is called in those of a run.
+_PARTS = {
+    "predictions": "prediction",
+    "gradients": "gradient",
+    "changes": "change",
+    "distances": "distances",
+    "curvature": "curvature",
+    "map": "sketches",
+}
+
+
+def arrange(setting: str, scale: str, measured: Mapping[str, Any]) -> dict[str, Any]:
     """Arranges the measurements of runs by kind and variant.
 
     Args:
-      network: one of `NETWORKS`.
+      setting: one of `SETTINGS`.
       scale: one of `studies.SCALES`.
       measured: measurements by variant.
 
@@ -212,14 +226,8 @@ def arrange(network: str, scale: str, measured: Mapping[str, Any]) -> dict[str, 
     """
     plain = {name: m for name, m in measured.items() if "_mask_" not in name}
     found: dict[str, Any] = {
-        f"{kind}s": {name: m[kind] for name, m in plain.items() if m.get(kind)}
-        for kind in ("prediction", "gradient", "change")
-    }
-    found["distances"] = {
-        n: m["distances"] for n, m in plain.items() if "distances" in m
-    }
-    found["curvature"] = {
-        n: m["curvature"] for n, m in plain.items() if m.get("curvature")
+        part: {name: m[kind] for name, m in plain.items() if m.get(kind)}
+        for part, kind in _PARTS.items()
     }
     found["interpolations"] = {
         f"{name}_{moment}": line | {"variant": name, "moment": moment}
@@ -229,13 +237,12 @@ def arrange(network: str, scale: str, measured: Mapping[str, Any]) -> dict[str, 
     pruned = plain.get("prune", {})
     found |= {kind: pruned.get(kind, {}) for kind in ("starts", "signals")}
     found["steps"] = max(m["steps"] for m in plain.values())
-    found["map"] = {n: m["sketches"] for n, m in plain.items() if "sketches" in m}
     found["orders"] = {}
     for name, entry in measured.items():
         variant, _, mask = name.partition("_mask_")
         if mask:
             found["orders"].setdefault(variant, []).append(entry["prediction"])
-    if network != "resnet8":
+    if setting != "resnet8":
         # One mask, in several orders of the data.
         found["orders"] = {n: [entry] for n, entry in found["predictions"].items()}
     return found

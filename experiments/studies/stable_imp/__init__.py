@@ -10,8 +10,8 @@ STUDY = Study(
     description="stability, and why lottery tickets win (Maene et al. 2021)",
     paper="Frankle et al. 2020, Maene et al. 2021",
     title="Report: why lottery tickets win",
-    networks=variants.NETWORKS,
-    runs=variants.of_network,
+    settings=variants.SETTINGS,
+    runs=variants.of_setting,
     measure=measure.measure,
     section=report.section,
 )

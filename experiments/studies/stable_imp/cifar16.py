@@ -23,7 +23,7 @@ from typing import Any
 from experiments.studies.runs import Run
 from jaxsparse.training import solution_penalty
 
-NETWORK = "resnet8"
+SETTING = "resnet8"
 STARTS = (0, 50, 150, 300, 600)
 CONTROLLED = (0, 150)  # rewinding steps whose tickets have controls
 # What differs from batches of 128 at a rate of 0.2 without warm-up.
@@ -49,7 +49,7 @@ _CONTROLS = ("reinitialized", "shuffled_layers", "random_mask")
 def runs() -> list[Run]:
     """Lists the runs, those that others start from first."""
     return [
-        Run(f"{NETWORK}_{name}", f"configs/{recipe}_cifar16.py", fields, part=part)
+        Run(f"{SETTING}_{name}", f"configs/{recipe}_cifar16.py", fields, part=part)
         for part, listed in ((1, _first()), (2, _second()))
         for name, recipe, fields in listed
     ]
@@ -98,7 +98,7 @@ def _stability(
     for step in starts:
         own = {"lottery.rewind": f"{step}step", "instability.levels": (2,)}
         own |= {"instability.start_steps": (f"{step}step",)}
-        own["lottery.dense_run"] = f"../{NETWORK}_dense{suffix}"
+        own["lottery.dense_run"] = f"../{SETTING}_dense{suffix}"
         own |= {"instability.points": 11, "instability.examples": 2000}
         if suffix or step not in CONTROLLED:
             own["lottery.controls"] = ()
@@ -109,7 +109,7 @@ def label(variant: str) -> str:
     """Returns the label of a variant.
 
     Args:
-      variant: its name, without that of the network.
+      variant: its name, without that of the setting.
     """
     words = {
         "dense": "dense",

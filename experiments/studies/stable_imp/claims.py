@@ -1,9 +1,9 @@
 """The claims of Frankle et al. (2020) and Maene et al. (2021).
 
-Thresholds of the scales `quick`, `cpu` and `full` were written before any run of them
-had pruned, and were rewritten, when these runs had been seen, to treat both directions
-alike and to name what a claim presumes. Those of `cifar16` were written before its
-runs; see `variants` for what had been seen of its setting.
+Thresholds were first written before any run had pruned. They were rewritten when the
+runs of `cpu` had been seen, to treat both directions alike and to name what a claim
+presumes, before any run of `cifar16`; see `cifar16` for what had been seen of its
+setting.
 """
 
 from experiments.studies.claims import Claim
@@ -20,7 +20,6 @@ from experiments.studies.stable_imp.premises import (
     starts_unstable,
 )
 
-AMENDED = "amended"
 _GAP = "tickets less {} controls, late rounds, above 0"
 _BOTH = (is_unstable("unstable", pruned=False), is_stable("stable", pruned=True))
 
@@ -33,16 +32,15 @@ CLAIMS = (
         f"{STABLE:g} points",
         evidence.becomes_stable(0),
         (starts_unstable(0),),
-        AMENDED,
     ),
     Claim(
         "onset of stability, tickets",
         "Tickets become stable to the SGD noise at some update, early.",
         "ResNet-20 on CIFAR-10: from update 500 of 62,560 (Frankle et al.)",
-        f"as for dense networks, of the sparsest tickets below {STABLE:g} points",
+        f"of the sparsest tickets, instability from the latest start below that from "
+        f"initialization, and below {STABLE:g} points",
         evidence.becomes_stable(1),
         (starts_unstable(1),),
-        AMENDED,
     ),
     Claim(
         "tickets become stable sooner",
@@ -67,7 +65,7 @@ CLAIMS = (
         "ResNet-20 from update 500 (Frankle et al., figure)",
         f"dense less tickets of the latest rewinding step below {MATCHING:g} points",
         evidence.stable_match,
-        (premises.last_is_stable(),),
+        (premises.LAST_IS_STABLE,),
     ),
     Claim(
         "stability and matching coincide",
@@ -86,7 +84,6 @@ CLAIMS = (
         f"instability of dense networks falls, and to below {STABLE:g} points",
         evidence.made_stable,
         (is_unstable("unstable", pruned=False),),
-        AMENDED,
     ),
     Claim(
         "warm-up helps",
@@ -94,8 +91,7 @@ CLAIMS = (
         "helps at 512, not at 1,024 and 2,048 (Maene et al., figure)",
         "instability of dense networks without less that with warm-up above 0",
         evidence.warmup_helps,
-        (premises.plain_is_unstable(),),
-        AMENDED,
+        (premises.PLAIN_IS_UNSTABLE,),
     ),
     Claim(
         "pruned rounds are stable",
@@ -104,7 +100,6 @@ CLAIMS = (
         f"instability of pruned rounds below {STABLE:g} points",
         evidence.stays_stable,
         (is_stable("stable", pruned=False),),
-        AMENDED,
     ),
     Claim(
         "tickets at initialization",
@@ -114,7 +109,6 @@ CLAIMS = (
         _GAP.format("reinitialized"),
         evidence.win("reinitialized"),
         (is_stable("stable", pruned=False), is_stable("stable", pruned=True)),
-        AMENDED,
     ),
     Claim(
         "tickets against shuffled masks",
@@ -144,7 +138,6 @@ CLAIMS = (
             is_stable("stable", pruned=False),
             has_gap("variants"),
         ),
-        AMENDED,
     ),
     Claim(
         "repelling destroys tickets",
@@ -153,8 +146,7 @@ CLAIMS = (
         "to the level of reinitialized (Maene et al., figure)",
         "gap repelled below half of that before",
         evidence.repelled,
-        (has_gap("penalty"), premises.moves_apart()),
-        AMENDED,
+        (has_gap("penalty"), premises.MOVES_APART),
     ),
     Claim(
         "repelling spares controls",
@@ -162,8 +154,7 @@ CLAIMS = (
         "unaffected (Maene et al., figure)",
         "controls lose less than half of what tickets lose",
         evidence.controls_spared,
-        (premises.tickets_lose(),),
-        AMENDED,
+        (premises.TICKETS_LOSE,),
     ),
     Claim(
         "attracting makes tickets",
@@ -174,9 +165,8 @@ CLAIMS = (
         (
             is_unstable("unstable", pruned=False),
             is_unstable("unstable", pruned=True),
-            premises.moves_together(),
+            premises.MOVES_TOGETHER,
         ),
-        AMENDED,
     ),
     Claim(
         "attracting hurts controls",
@@ -184,8 +174,7 @@ CLAIMS = (
         "hurts (Maene et al., figure)",
         "accuracy of controls without less that with attraction above 0",
         evidence.attraction_hurts,
-        (is_unstable("unstable", pruned=False), premises.moves_together()),
-        AMENDED,
+        (is_unstable("unstable", pruned=False), premises.MOVES_TOGETHER),
     ),
     Claim(
         "same region",
@@ -196,7 +185,6 @@ CLAIMS = (
         "angles",
         evidence.angles,
         _BOTH,
-        AMENDED,
     ),
     Claim(
         "medium rounds are connected",
@@ -207,7 +195,6 @@ CLAIMS = (
         f"{STABLE:g} points where stable, above where unstable",
         evidence.medium_connected,
         _BOTH,
-        AMENDED,
     ),
     Claim(
         "late rounds are not",
@@ -216,7 +203,6 @@ CLAIMS = (
         "where stable: rise in the last third of rounds above that in the middle third",
         evidence.late_apart,
         (is_stable("stable", pruned=False),),
-        AMENDED,
     ),
     Claim(
         "higher thresholds",
@@ -225,6 +211,5 @@ CLAIMS = (
         "logarithm of the threshold, mean over later rounds, higher where stable",
         evidence.thresholds,
         _BOTH,
-        AMENDED,
     ),
 )

@@ -108,7 +108,7 @@ def onset(found: Found, level: int) -> dict[int, np.ndarray]:
     """Returns the instability of each seed by the update at which copies start.
 
     Args:
-      found: measurements of a network.
+      found: measurements of a setting.
       level: 0 for dense networks; otherwise of the sparsest tickets.
 
     Raises:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from experiments.studies import figures
 from experiments.studies.stable_imp import evidence, tables, variants
+from experiments.studies.tables import concat, lines
 from jaxsparse.reports import plot_curves
 
 Found = dict[str, Any]
@@ -44,17 +45,17 @@ CAPTIONS = {
 }
 
 
-def draw(network: str, scale: str, found: Found, title: str) -> dict[str, Any]:
+def draw(setting: str, scale: str, found: Found, title: str) -> dict[str, Any]:
     """Draws all figures; None for a figure without content.
 
     Args:
-      network: one of `variants.NETWORKS`.
+      setting: one of `variants.SETTINGS`.
       scale: one of `studies.SCALES`.
       found: from `analysis.measure`.
       title: what was trained.
     """
     names = tables.all_runs(found)
-    labels = {name: variants.label(name, network, scale) for name in names}
+    labels = {name: variants.label(name, setting, scale) for name in names}
     over = {"x": _REMAINING, "title": title, "scale": "remaining"}
     thresholds = tables.thresholds_frame(found)
     return {
@@ -102,14 +103,16 @@ def _onset(found: Found, title: str) -> Figure | None:
 
 def _interpolations(found: Found, title: str) -> Figure | None:
     """Draws the test error between two copies, by where they start."""
-    rows = [
-        (_round(line["level"]), f"from {part['step']}", seed, alpha, error)
+    parts = [
+        lines(
+            *(part["alphas"], part["error"]),
+            panel=_round(line["level"]),
+            label=f"from {part['step']}",
+        )
         for line in found.get("onset", [])
         for part in line["interpolations"]
-        for seed, errors in enumerate(part["error"])
-        for alpha, error in zip(part["alphas"], errors, strict=True)
     ]
-    table = pd.DataFrame(rows, columns=plot_curves.COLUMNS)
+    table = concat(parts, plot_curves.COLUMNS)
     return plot_curves.interpolations(table, title=title, ordered=True)
 
 

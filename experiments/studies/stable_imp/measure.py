@@ -4,14 +4,15 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments.studies import run_reader
 from experiments.studies.run_reader import Reader
+from jaxsparse import replicates
 from jaxsparse.analysis import connectivity, imp_rounds, pairwise, similarity
 from jaxsparse.analysis.similarity import Solution
+from jaxsparse.stages import TICKET
 
 BINS = 600  # many, because variants with other limits are drawn in common bins
 # In right angles, as the paper has them.
@@ -45,8 +46,8 @@ def ends(reader: Reader) -> list[str]:
     Args:
       reader: a run that has ended.
     """
-    levels = sorted({row["level"] for row in reader.of_kind("level", variant="ticket")})
-    return [*(f"level_{level:02d}/ticket/last" for level in levels), "init"]
+    levels = sorted({row["level"] for row in reader.tickets()})
+    return [*map(reader.end, levels), "init"]
 
 
 def of_records(reader: Reader) -> dict[str, Any]:
@@ -60,21 +61,15 @@ def of_records(reader: Reader) -> dict[str, Any]:
       "instability" and "train_instability" by level; "successive", the rise of the
       error from the level before, at "successive_levels".
     """
-
-    def accuracy(row: Any) -> float:
-        return 100 * row["test_accuracy"]
-
-    rows = reader.of_kind("level", variant="ticket")
-    levels, ticket = run_reader.table(rows, "level", accuracy)
-    _, remaining = run_reader.table(rows, "level", lambda r: 100 * r["density"])
-    names = {row["variant"] for row in reader.of_kind("level")} - {"ticket"}
+    found = reader.levels()
+    names = {row["variant"] for row in reader.of_kind("level")} - {TICKET}
     controls = {}
     for name in sorted(names):
         of_control = reader.of_kind("level", variant=name)
-        places, values = run_reader.table(of_control, "level", accuracy)
+        places, values = run_reader.table(of_control, "level", run_reader.accuracy)
         # Only some levels have controls, and level 0 has none: its tickets are dense.
-        every = np.full(ticket.shape, np.nan)
-        every[:, [levels.index(place) for place in places]] = values
+        every = np.full(np.shape(found["ticket"]), np.nan)
+        every[:, [found["levels"].index(place) for place in places]] = values
         controls[name] = every.tolist()
     # Copies from the earliest start; `of_onset` has all of them.
     barriers = reader.of_kind("child_barrier")
@@ -84,20 +79,13 @@ def of_records(reader: Reader) -> dict[str, Any]:
     _, on_train = run_reader.table(pairs, "level", _instability("train"))
     rounds = reader.of_kind("level_barrier")
     follows, rises = run_reader.table(rounds, "level", _rise)
-    return {
-        "levels": levels,
-        "remaining": remaining.mean(axis=0).tolist(),
-        "ticket": ticket.tolist(),
+    return found | {
         "controls": controls,
         "instability": dict(zip(places, unstable.T.tolist(), strict=True)),
         "train_instability": dict(zip(places, on_train.T.tolist(), strict=True)),
         "successive_levels": follows,
         "successive": rises.tolist(),
-        "rewind": rows[-1]["start_step"],
-        "steps": max(row["step"] for row in rows),
-        "epochs": max(row["epoch"] for row in rows),
         "batch": reader.config["data"]["batch_size"],
-        "interpolation": reader.interpolation,
     }
 
 
@@ -189,8 +177,7 @@ def of_weights(reader: Reader) -> dict[str, Any]:
 
 
 def _matrix(of: Any, solutions: tuple[Solution, ...]) -> np.ndarray:
-    stack = jax.tree.map(lambda *leaves: jnp.stack(leaves), *solutions)
-    return np.asarray(pairwise.pairwise(of, stack), np.float64)
+    return np.asarray(pairwise.pairwise(of, replicates.stack(solutions)), np.float64)
 
 
 def _histograms(solutions: tuple[Solution, ...]) -> list[dict[str, Any]]:

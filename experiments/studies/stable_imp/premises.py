@@ -1,5 +1,7 @@
 """Premises: what the claims presume of the setting."""
 
+from collections.abc import Callable
+
 from experiments.studies import effects
 from experiments.studies.claims import Found, Premise, entries
 from experiments.studies.effects import Effect
@@ -15,6 +17,11 @@ from experiments.studies.stable_imp.evidence import (
 )
 
 
+def _of(part: str, *roles: str, name: str, evaluate: Callable[..., Effect]) -> Premise:
+    """Makes a premise on the measurements of runs, by their roles in a part."""
+    return Premise(name, lambda found: evaluate(*entries(found[part], *roles)))
+
+
 def is_unstable(role: str, *, pruned: bool) -> Premise:
     """Makes the premise that training from initialization is unstable.
 
@@ -22,13 +29,12 @@ def is_unstable(role: str, *, pruned: bool) -> Premise:
       role: "unstable" or "stable".
       pruned: whether of pruned rounds or of dense networks.
     """
-
-    def evaluate(found: Found) -> Effect:
-        (variant,) = entries(found["variants"], role)
-        return effects.above(instabilities(variant, pruned=pruned), STABLE)
-
     what = "pruned rounds" if pruned else "dense networks"
-    return Premise(f"{role} {what} are unstable (above {STABLE:g} points)", evaluate)
+    return _of(
+        *("variants", role),
+        name=f"{role} {what} are unstable (above {STABLE:g} points)",
+        evaluate=lambda run: effects.above(instabilities(run, pruned=pruned), STABLE),
+    )
 
 
 def is_stable(role: str, *, pruned: bool) -> Premise:
@@ -38,13 +44,12 @@ def is_stable(role: str, *, pruned: bool) -> Premise:
       role: "unstable" or "stable".
       pruned: whether of pruned rounds or of dense networks.
     """
-
-    def evaluate(found: Found) -> Effect:
-        (variant,) = entries(found["variants"], role)
-        return effects.below(instabilities(variant, pruned=pruned), STABLE)
-
     what = "pruned rounds" if pruned else "dense networks"
-    return Premise(f"{role} {what} are stable (below {STABLE:g} points)", evaluate)
+    return _of(
+        *("variants", role),
+        name=f"{role} {what} are stable (below {STABLE:g} points)",
+        evaluate=lambda run: effects.below(instabilities(run, pruned=pruned), STABLE),
+    )
 
 
 def starts_unstable(level: int) -> Premise:
@@ -67,59 +72,36 @@ def has_gap(part: str) -> Premise:
     Args:
       part: part of the measurements, "variants" or "penalty".
     """
-
-    def evaluate(found: Found) -> Effect:
-        (variant,) = entries(found[part], "stable")
-        return effects.above(gaps(variant), exact=has_dead(variant))
-
-    return Premise("stable tickets beat reinitialized controls", evaluate)
-
-
-def last_is_stable() -> Premise:
-    """Makes the premise that tickets of the latest rewinding step are stable."""
-
-    def evaluate(found: Found) -> Effect:
-        return effects.below(list(onset(found, 1).values())[-1], STABLE)
-
-    return Premise("tickets of the latest rewinding step are stable", evaluate)
+    return _of(
+        *(part, "stable"),
+        name="stable tickets beat reinitialized controls",
+        evaluate=lambda run: effects.above(gaps(run), exact=has_dead(run)),
+    )
 
 
-def plain_is_unstable() -> Premise:
-    """Makes the premise that training without warm-up is unstable."""
-
-    def evaluate(found: Found) -> Effect:
-        (plain,) = entries(found["warmup"], "plain")
-        return effects.above(instabilities(plain, pruned=False), STABLE)
-
-    return Premise("dense networks are unstable without warm-up", evaluate)
-
-
-def moves_apart() -> Premise:
-    """Makes the premise that repulsion moves successive solutions apart."""
-
-    def evaluate(found: Found) -> Effect:
-        plain, repelled = entries(found["penalty"], "stable", "repelled")
-        return effects.above(successive(repelled) - successive(plain), APART)
-
-    return Premise(f"repulsion moves rounds apart, {APART:g} right angles", evaluate)
-
-
-def moves_together() -> Premise:
-    """Makes the premise that attraction moves successive solutions together."""
-
-    def evaluate(found: Found) -> Effect:
-        plain, attracted = entries(found["penalty"], "unstable", "attracted")
-        return effects.above(successive(plain) - successive(attracted), APART)
-
-    return Premise(f"attraction moves rounds by {APART:g} right angles", evaluate)
-
-
-def tickets_lose() -> Premise:
-    """Makes the premise that repulsion costs tickets accuracy."""
-
-    def evaluate(found: Found) -> Effect:
-        pair = entries(found["penalty"], "stable", "repelled")
-        a, b = (accuracies(variant, "ticket") for variant in pair)
-        return effects.above(a - b, exact=has_dead(*pair))
-
-    return Premise("repulsion costs tickets accuracy", evaluate)
+LAST_IS_STABLE = Premise(
+    "tickets of the latest rewinding step are stable",
+    lambda found: effects.below(list(onset(found, 1).values())[-1], STABLE),
+)
+PLAIN_IS_UNSTABLE = _of(
+    *("warmup", "plain"),
+    name="dense networks are unstable without warm-up",
+    evaluate=lambda plain: effects.above(instabilities(plain, pruned=False), STABLE),
+)
+MOVES_APART = _of(
+    *("penalty", "stable", "repelled"),
+    name=f"repulsion moves rounds apart, {APART:g} right angles",
+    evaluate=lambda a, b: effects.above(successive(b) - successive(a), APART),
+)
+MOVES_TOGETHER = _of(
+    *("penalty", "unstable", "attracted"),
+    name=f"attraction moves rounds by {APART:g} right angles",
+    evaluate=lambda a, b: effects.above(successive(a) - successive(b), APART),
+)
+TICKETS_LOSE = _of(
+    *("penalty", "stable", "repelled"),
+    name="repulsion costs tickets accuracy",
+    evaluate=lambda a, b: effects.above(
+        accuracies(a, "ticket") - accuracies(b, "ticket"), exact=has_dead(a, b)
+    ),
+)

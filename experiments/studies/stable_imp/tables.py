@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from experiments.studies import tables
 from jaxsparse.analysis import connectivity
-from jaxsparse.reports import formatting
 
 Found = dict[str, Any]
 _HEADINGS = {
@@ -37,85 +37,61 @@ def all_runs(found: Found) -> Found:
 
 def rounds_frame(found: Found) -> pd.DataFrame:
     """Tabulates accuracies: one row for each variant, round and seed, in percent."""
-    rows = [
-        {
-            "variant": variant,
-            "round": level,
-            "remaining_percent": entry["remaining"][i],
-            "seed": seed,
-            "ticket_percent": accuracies[i],
-        }
-        | {f"{name}_percent": line[seed][i] for name, line in entry["controls"].items()}
-        for variant, entry in all_runs(found).items()
-        for seed, accuracies in enumerate(entry["ticket"])
-        for i, level in enumerate(entry["levels"])
-    ]
-    table = pd.DataFrame(rows)
+    table = tables.concat(
+        [
+            tables.by_seed(
+                {"round": entry["levels"], "remaining_percent": entry["remaining"]},
+                {"ticket_percent": entry["ticket"]}
+                | {f"{name}_percent": of for name, of in entry["controls"].items()},
+                variant=variant,
+            )
+            for variant, entry in all_runs(found).items()
+        ]
+    )
     if "reinitialized_percent" in table:
-        gap = table["ticket_percent"] - table["reinitialized_percent"].astype(float)
+        gap = table["ticket_percent"] - table["reinitialized_percent"]
         table["gap_points"] = gap
     return table
 
 
 def stability_frame(found: Found) -> pd.DataFrame:
     """Tabulates instability and rises: one row for each variant, round and seed."""
-    parts = [
-        pd.DataFrame(values)
-        .melt(var_name="round", value_name=name)
-        .assign(
-            variant=variant, seed=lambda t: t.groupby("round").cumcount(), measure=name
-        )
-        .rename(columns={name: "value"})
-        for variant, entry in found["variants"].items()
+    parts = []
+    for variant, entry in found["variants"].items():
+        rises = np.asarray(entry["successive"]).T
         for name, values in (
             ("test", entry["instability"]),
             ("train", entry["train_instability"]),
-            (
-                "rise",
-                dict(
-                    zip(
-                        entry["successive_levels"],
-                        np.asarray(entry["successive"]).T.tolist(),
-                        strict=True,
-                    )
-                ),
-            ),
-        )
-        if values
-    ]
-    by = ["variant", "round", "seed"]
-    names = ["test", "train", "rise"]
+            ("rise", dict(zip(entry["successive_levels"], rises, strict=True))),
+        ):
+            if values:
+                rounds, each = list(map(int, values)), np.transpose([*values.values()])
+                part = tables.by_seed({"round": rounds}, {name: each}, variant=variant)
+                parts.append(part)
+    by, names = ["variant", "round", "seed"], ["test", "train", "rise"]
     if not parts:
         return pd.DataFrame(columns=[*by, *names])
-    table = pd.concat(parts).astype({"round": int})
-    wide = table.pivot(index=by, columns="measure", values="value").reindex(
-        columns=names
-    )
+    # Each part has one of the measures.
+    table = pd.concat(parts).groupby(by, sort=False).first().reset_index()
     order = {variant: place for place, variant in enumerate(found["variants"])}
-    return (
-        wide.rename_axis(columns=None)
-        .reset_index()
-        .sort_values(
-            by,
-            key=lambda c: c.map(order) if c.name == "variant" else c,
-            ignore_index=True,
-        )
+    return table.reindex(columns=[*by, *names]).sort_values(
+        by, key=lambda c: c.map(order) if c.name == "variant" else c, ignore_index=True
     )
 
 
 def onset_frame(found: Found) -> pd.DataFrame:
     """Tabulates stability by update: one row for each round, update and seed."""
-    measures = {"test": "instability", "train": "train", "l2": "l2"}
-    measures["different"] = "disagreement"
-    return pd.DataFrame(
-        [
-            {"round": line["level"], "update": step, "seed": seed}
-            | {name: line[field][seed][i] for name, field in measures.items()}
-            for line in found.get("onset", ())
-            for i, step in enumerate(line["steps"])
-            for seed in range(len(line["instability"]))
-        ]
-    )
+    fields = {"test": "instability", "train": "train", "l2": "l2"}
+    fields["different"] = "disagreement"
+    parts = [
+        tables.by_seed(
+            {"update": line["steps"]},
+            {name: line[field] for name, field in fields.items()},
+            round=line["level"],
+        ).sort_values("update", kind="stable")
+        for line in found.get("onset", ())
+    ]
+    return tables.concat(parts)
 
 
 def solutions_frame(found: Found) -> pd.DataFrame:
@@ -139,12 +115,14 @@ def solutions_frame(found: Found) -> pd.DataFrame:
 
 def thresholds_frame(found: Found) -> pd.DataFrame:
     """Tabulates pruning thresholds: one row for each variant, seed and round."""
-    return pd.DataFrame(
+    return tables.concat(
         [
-            {"variant": variant, "round": level, "seed": seed, "threshold": threshold}
+            tables.by_seed(
+                {"round": entry["levels"][: len(entry["thresholds"][0])]},
+                {"threshold": entry["thresholds"]},
+                variant=variant,
+            )
             for variant, entry in found["variants"].items()
-            for seed, line in enumerate(entry["thresholds"])
-            for level, threshold in zip(entry["levels"], line, strict=False)
         ]
     )
 
@@ -218,17 +196,9 @@ def show_means(
     if frame.empty:
         return frame
     places = [name for name in ("variant", "round", "update") if name in frame]
-    groups = frame.groupby(places, sort=False)
-    shown = groups.size().rename("n").reset_index()
-    for name in measures:
-        pairs = groups[name].agg(["mean", "std"]).itertuples(index=False)
-        shown[_HEADINGS[name]] = [_mean(*pair) for pair in pairs]
+    columns = {_HEADINGS[name]: (name, 1, 2) for name in measures}
+    shown = tables.means(frame, places, columns)
     if "variant" in shown:
         shown["variant"] = shown["variant"].map(labels)
     shown = shown.rename(columns=_HEADINGS)
     return shown.astype(dict.fromkeys(shown.columns, str))
-
-
-def _mean(mean: float, sd: float) -> str:
-    """Formats a mean over seeds, "" if there is none."""
-    return "" if pd.isna(mean) else formatting.plus_minus(mean, sd)

@@ -31,11 +31,11 @@ from experiments.studies.runs import Run
 from experiments.studies.stable_imp import cifar16
 from jaxsparse.training import solution_penalty
 
-NETWORKS = ("mnist", "cifar", cifar16.NETWORK)
+SETTINGS = ("mnist", "cifar", cifar16.SETTING)
 
 
 class Batches(NamedTuple):
-    """Batch sizes for a network.
+    """Batch sizes for a setting.
 
     Attributes:
       small: the one at which dense training from initialization is least stable.
@@ -129,42 +129,42 @@ STRENGTHS = {("cifar", "cpu"): (20.0, -10.0)}
 WARMUP = {"cpu": "1ep", "full": "10ep"}  # an eighth of training, as published
 
 
-def of_network(network: str, scale: str) -> list[Run]:
-    """Lists the runs of a network, those with which others are compared first.
+def of_setting(setting: str, scale: str) -> list[Run]:
+    """Lists the runs of a setting, those with which others are compared first.
 
     Args:
-      network: one of `NETWORKS`.
+      setting: one of `SETTINGS`.
       scale: one of `studies.SCALES`.
     """
-    if scale == "cifar16" or network == cifar16.NETWORK:
-        both = (network, scale) == (cifar16.NETWORK, "cifar16")
+    if scale == "cifar16" or setting == cifar16.SETTING:
+        both = (setting, scale) == (cifar16.SETTING, "cifar16")
         return cifar16.runs() if both else []
-    suffix = RECIPES[scale][network]
+    suffix = RECIPES[scale][setting]
     listed = []
-    for name, fields in _pruning(network, scale).items():
-        recipe = f"configs/stable_imp_{network}.py{suffix}"
-        listed.append(Run(f"{network}_{name}", recipe, fields))
-    recipe = f"configs/stability_{network}.py{suffix}"
-    onset = Run(f"{network}_onset", recipe, ONSET[scale][network])
+    for name, fields in _pruning(setting, scale).items():
+        recipe = f"configs/stable_imp_{setting}.py{suffix}"
+        listed.append(Run(f"{setting}_{name}", recipe, fields))
+    recipe = f"configs/stability_{setting}.py{suffix}"
+    onset = Run(f"{setting}_onset", recipe, ONSET[scale][setting])
     return [*listed[:2], onset, *listed[2:]]
 
 
-def strengths(network: str, scale: str) -> dict[str, tuple[float, float]]:
+def strengths(setting: str, scale: str) -> dict[str, tuple[float, float]]:
     """Lists strengths of repulsion and attraction, by the suffix of variants.
 
     Args:
-      network: one of `NETWORKS`.
+      setting: one of `SETTINGS`.
       scale: one of `studies.SCALES`.
     """
-    others = STRENGTHS.get((network, scale))
+    others = STRENGTHS.get((setting, scale))
     if others is None:
         return {"": PUBLISHED_STRENGTHS}
     return {"": others, "_published": PUBLISHED_STRENGTHS}
 
 
-def _pruning(network: str, scale: str) -> dict[str, dict[str, Any]]:
+def _pruning(setting: str, scale: str) -> dict[str, dict[str, Any]]:
     """Lists the variants that prune, and the fields that differ from the recipe."""
-    batches, plain = BATCHES[scale][network], PRUNING[scale][network]
+    batches, plain = BATCHES[scale][setting], PRUNING[scale][setting]
 
     def at(size: int, **more: Any) -> dict[str, Any]:
         fields = {name.replace("__", "."): value for name, value in more.items()}
@@ -173,7 +173,7 @@ def _pruning(network: str, scale: str) -> dict[str, dict[str, Any]]:
     small, large = batches.small, batches.large
     found = {f"batch_{small}": at(small), f"batch_{large}": at(large)}
     alone = {"instability__copies": 0}  # compared by accuracy and angle only
-    for name, pair in strengths(network, scale).items():
+    for name, pair in strengths(setting, scale).items():
         repel, attract = pair
         found[f"repelled{name}"] = at(large, solution_penalty__strength=repel, **alone)
         found[f"attracted{name}"] = at(
@@ -185,11 +185,11 @@ def _pruning(network: str, scale: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def arrange(network: str, scale: str, measured: Mapping[str, Any]) -> dict[str, Any]:
+def arrange(setting: str, scale: str, measured: Mapping[str, Any]) -> dict[str, Any]:
     """Arranges the measurements of runs by their role in the claims.
 
     Args:
-      network: one of `NETWORKS`.
+      setting: one of `SETTINGS`.
       scale: one of `studies.SCALES`.
       measured: measurements by variant.
 
@@ -200,7 +200,7 @@ def arrange(network: str, scale: str, measured: Mapping[str, Any]) -> dict[str, 
       instability by start; "rewound": runs of two levels by rewinding step.
     """
     found: dict[str, Any] = {"warmup": {}, "rewound": {}}
-    if network == cifar16.NETWORK:
+    if setting == cifar16.SETTING:
         rewound = {f"k_{step}": step for step in cifar16.STARTS}
         pruned = {
             name: measured[name]
@@ -216,12 +216,12 @@ def arrange(network: str, scale: str, measured: Mapping[str, Any]) -> dict[str, 
         roles |= {f"{kind}_{strength}": kind for kind in ("repelled", "attracted")}
         penalty = {role: pruned[name] for name, role in roles.items() if name in pruned}
     else:
-        batches = BATCHES[scale][network]
+        batches = BATCHES[scale][setting]
         roles = {f"batch_{batches.small}": "unstable"}
         roles |= {f"batch_{batches.large}": "stable"}
         pruned = {roles.get(n, n): m for n, m in measured.items() if n != "onset"}
         penalty, chosen = pruned, ("onset",)
-        half = HALF_STABLE.get((network, scale))
+        half = HALF_STABLE.get((setting, scale))
         pair = {f"batch_{half}": "plain", f"batch_{half}_warmup": "warm"}
         found["warmup"] = {pair[n]: measured[n] for n in pair if n in measured}
         if len(found["warmup"]) < len(pair):
@@ -232,22 +232,22 @@ def arrange(network: str, scale: str, measured: Mapping[str, Any]) -> dict[str, 
     return found | {"variants": pruned, "penalty": penalty}
 
 
-def label(variant: str, network: str, scale: str) -> str:
+def label(variant: str, setting: str, scale: str) -> str:
     """Returns the label of a variant.
 
     Args:
-      variant: its name, without that of the network, or "unstable" or "stable".
-      network: one of `NETWORKS`.
+      variant: its name, without that of the setting, or "unstable" or "stable".
+      setting: one of `SETTINGS`.
       scale: one of `studies.SCALES`.
     """
-    if network == cifar16.NETWORK:
+    if setting == cifar16.SETTING:
         return cifar16.label(variant)
-    sizes = BATCHES[scale][network]
+    sizes = BATCHES[scale][setting]
     names = {
         "unstable": f"batches of {sizes.small}",
         "stable": f"batches of {sizes.large}",
     }
-    for ending, (repel, attract) in strengths(network, scale).items():
+    for ending, (repel, attract) in strengths(setting, scale).items():
         names[f"repelled{ending}"] = f"{sizes.large}, repelled by {repel:g}"
         names[f"attracted{ending}"] = f"{sizes.small}, attracted by {-attract:g}"
     plain = variant.removeprefix("batch_").replace("_warmup", ", warm-up")

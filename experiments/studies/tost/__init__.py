@@ -8,8 +8,8 @@ STUDY = Study(
     description="training sparse networks better with any mask (Jaiswal et al. 2022)",
     paper="Jaiswal et al. 2022",
     title="Report: training sparse networks better with any mask",
-    networks=variants.NETWORKS,
-    runs=variants.of_network,
+    settings=variants.SETTINGS,
+    runs=variants.of_setting,
     measure=measure.measure,
     section=report.section,
 )

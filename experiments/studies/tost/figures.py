@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
+from experiments.studies import tables
 from experiments.studies.tost import claims
 from experiments.studies.tost.variants import LABELS, MASK_LABELS, TECHNIQUES
 from jaxsparse.reports import plot_curves, plot_style
@@ -107,17 +108,15 @@ def training(found: Found, title: str) -> Figure | None:
       title: what was trained.
     """
     highest = max(cell.sparsity for cell in found["cells"])
-    rows = [
-        (MASK_LABELS[cell.mask], LABELS[name], seed, step, value)
+    parts = [
+        tables.lines(*entry["curve"], panel=MASK_LABELS[cell.mask], label=LABELS[name])
         for cell, entries in found["cells"].items()
         for name, entry in entries.items()
         if cell.sparsity == highest and name in ("none", "all", *TECHNIQUES)
-        for seed, curve in enumerate(entry["curve"][1])
-        for step, value in zip(entry["curve"][0], curve, strict=True)
-        if step > 0  # untrained networks would flatten the curves
     ]
+    table = tables.concat(parts, plot_curves.COLUMNS)
     return plot_curves.curves(
-        pd.DataFrame(rows, columns=plot_curves.COLUMNS),
+        table[table["x"] > 0],  # untrained networks would flatten the curves
         x="updates",
         y="test accuracy (%)",
         title=f"{title}, {highest} %",

@@ -33,23 +33,15 @@ def of_records(reader: Reader) -> Found:
     Args:
       reader: a run that has ended.
     """
-    rows = reader.of_kind("level", variant="ticket")
-    last = max(row["level"] for row in rows)
-    rows = [row for row in rows if row["level"] == last]
-    steps, curve = run_reader.table(
-        reader.of_kind("eval", variant="ticket", level=last),
-        "step",
-        lambda row: 100 * row["test_accuracy"],
-    )
-    in_order = sorted(rows, key=lambda row: row["replicate"])
+    rows = reader.last()
     return {
-        "accuracy": [100 * row["test_accuracy"] for row in in_order],
+        "accuracy": list(map(run_reader.accuracy, rows)),
         "kept": rows[0]["kept"],
         "total": rows[0]["total"],
-        "effective_params": [row["effective_params"] for row in in_order],
+        "effective_params": [row["effective_params"] for row in rows],
         "steps": rows[0]["step"],
         "epochs": rows[0]["epoch"],
-        "curve": (steps, curve.tolist()),
+        "curve": reader.curve(),
     }
 
 

@@ -1,6 +1,6 @@
 """Variants: every technique with every mask at every sparsity.
 
-A cell is a mask and a sparsity of one network. It has a variant without techniques
+A cell is a mask and a sparsity of one setting. It has a variant without techniques
 (`none`), one for each single technique, one with all of them, and at one sparsity some
 with other forms of a technique. Within a cell, initial weights, masks and the order of
 the data are the same, seed by seed. Masks cover all layers but the last. The masks
@@ -20,21 +20,21 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from experiments.studies.runs import Run
+from jaxsparse import stages
 
-NETWORKS = ("mlp", "lenet", "resnet8", "resnet")
-END = "level_00/ticket/last"
+SETTINGS = ("mlp", "lenet", "resnet8", "resnet")
 LABELS = {
     "none": "no technique",
-    "activation": "soft neurons",
+    "activation": "soft activations",
     "skips": "ghost skips",
-    "rescaling": "rescaling",
-    "smoothing": "smoothing",
+    "rescaling": "GradInit",
+    "smoothing": "label smoothing",
     "all": "all",
     "activation_released": "swish, not removed",
-    "activation_sharpen": "p-swish sharpened",
+    "activation_sharpen": "p-swish, sharpened",
     "skips_released": "ghost skips, not removed",
     "skips_identity": "identity skips",
-    "rescaling_released": "rescaling, dense gradients",
+    "rescaling_released": "GradInit, dense gradients",
 }
 MASK_LABELS = {
     "dense": "dense",
@@ -45,21 +45,48 @@ MASK_LABELS = {
 }
 
 
+class Cell(NamedTuple):
+    """A mask at a sparsity in percent; 0 for the dense network."""
+
+    mask: str
+    sparsity: int
+
+    def named(self, setting: str, variant: str) -> str:
+        """Names the run of a variant.
+
+        Args:
+          setting: one of `SETTINGS`.
+          variant: a variant of the cell.
+        """
+        return f"{setting}_{self.mask}_{self.sparsity}_{variant}"
+
+
+class Limit(NamedTuple):
+    """Variants that are trained with some masks at one sparsity only.
+
+    Attributes:
+      variants: keys of `TECHNIQUES`, which are then trained in part 2, or of `FORMS`.
+      masks: keys of `MASKS`, or "tickets".
+      sparsity: in percent.
+    """
+
+    variants: tuple[str, ...]
+    masks: tuple[str, ...]
+    sparsity: int
+
+
 class Grid(NamedTuple):
-    """The combinations for one network.
+    """The combinations for one setting.
 
     Attributes:
       recipe: the recipe without techniques.
       masks: keys of `MASKS`, or "tickets".
       sparsities: in percent, rising.
-      techniques: keys of `TECHNIQUES`.
-      forms: keys of `FORMS`.
-      formed: sparsity at which `forms` are trained, with random and SNIP masks.
+      techniques: keys of `TECHNIQUES`. They are trained everywhere, but for `limited`.
+      limited: at most one limit for each technique, and those of other forms.
       dense: whether the network without masks is trained with every technique too.
       common: fields of all runs, such as a duration.
       annealed: fields of all variants with annealed ghosts.
-      alone: masks and the sparsity at which single techniques are trained, in part 2;
-        None trains them everywhere, in part 1.
       levels: levels of pruning to each sparsity; None for `LEVELS`.
     """
 
@@ -67,12 +94,10 @@ class Grid(NamedTuple):
     masks: tuple[str, ...]
     sparsities: tuple[int, ...]
     techniques: tuple[str, ...]
-    forms: tuple[str, ...] = ()
-    formed: int = 0
+    limited: tuple[Limit, ...] = ()
     dense: bool = False
     common: dict[str, Any] = {}  # noqa: RUF012 -- of an immutable tuple
     annealed: dict[str, Any] = {}  # noqa: RUF012 -- of an immutable tuple
-    alone: tuple[tuple[str, ...], int] | None = None
     levels: dict[int, int] | None = None
 
 
@@ -93,7 +118,7 @@ TECHNIQUES: dict[str, dict[str, Any]] = {
     },
 }
 # Other forms of a single technique. "released" is as in the authors' code: activations
-# and skips are never removed, and rescaling uses the gradients of the dense network.
+# and skips are never removed, and GradInit uses the gradients of the dense network.
 FORMS: dict[str, dict[str, Any]] = {
     "activation_released": TECHNIQUES["activation"] | {"tost.schedule": "constant"},
     "activation_sharpen": {
@@ -111,13 +136,13 @@ QUICK_LEVELS = 2
 _DENSELY = ("activation", "rescaling", "smoothing")
 _EVERYWHERE = ("activation", "skips", "rescaling", "smoothing")
 _MLP_FORMS = ("activation_released", "activation_sharpen", "rescaling_released")
+_SKIP_FORMS = ("skips_released", "skips_identity")
 _MLP = Grid(
     "configs/tost_mnist.py:baseline",
     ("random", "snip", "synflow", "tickets"),
     (95, 98, 99),
     _DENSELY,
-    _MLP_FORMS,
-    98,
+    (Limit(_MLP_FORMS, ("random", "snip"), 98),),
     dense=True,
 )
 _LENET = Grid(
@@ -125,16 +150,14 @@ _LENET = Grid(
     ("random", "snip"),
     (95,),
     _EVERYWHERE,
-    ("skips_released", "skips_identity"),
-    95,
+    (Limit(_SKIP_FORMS, ("random", "snip"), 95),),
 )
 _RESNET = Grid(
     "configs/tost_cifar.py:baseline",
     ("random", "snip"),
     (90, 95, 98),
     _EVERYWHERE,
-    ("skips_released", "skips_identity"),
-    98,
+    (Limit(_SKIP_FORMS, ("random", "snip"), 98),),
     annealed={"tost.end": "90ep"},
 )
 _RESNET8 = Grid(
@@ -142,8 +165,8 @@ _RESNET8 = Grid(
     ("random", "snip", "synflow", "tickets"),
     (90, 95, 98),
     _EVERYWHERE,
+    (Limit(_EVERYWHERE, ("random", "tickets"), 95),),
     dense=True,
-    alone=(("random", "tickets"), 95),
     levels={90: 3, 95: 3, 98: 4},
 )
 _SHORT = {
@@ -155,10 +178,10 @@ _HALF = {"training.duration": "2345step"}
 GRIDS: dict[str, dict[str, Grid]] = {
     "quick": {
         "mlp": _MLP._replace(
-            masks=("random", "tickets"), sparsities=(98,), forms=(), common=_SHORT
+            masks=("random", "tickets"), sparsities=(98,), limited=(), common=_SHORT
         ),
         "lenet": _LENET._replace(
-            masks=("random",), techniques=("skips",), forms=(), common=_SHORT
+            masks=("random",), techniques=("skips",), limited=(), common=_SHORT
         ),
     },
     "cpu": {"mlp": _MLP, "lenet": _LENET._replace(common=_HALF)},
@@ -167,42 +190,26 @@ GRIDS: dict[str, dict[str, Grid]] = {
 }
 
 
-class Cell(NamedTuple):
-    """A mask at a sparsity in percent; 0 for the dense network."""
-
-    mask: str
-    sparsity: int
-
-    def named(self, network: str, variant: str) -> str:
-        """Names the run of a variant.
-
-        Args:
-          network: one of `NETWORKS`.
-          variant: a variant of the cell.
-        """
-        return f"{network}_{self.mask}_{self.sparsity}_{variant}"
-
-
-def of_network(network: str, scale: str) -> list[Run]:
-    """Lists the runs of a network, those that find tickets first.
+def of_setting(setting: str, scale: str) -> list[Run]:
+    """Lists the runs of a setting, those that find tickets first.
 
     Args:
-      network: one of `NETWORKS`.
+      setting: one of `SETTINGS`.
       scale: one of `studies.SCALES`.
     """
-    grid = GRIDS[scale].get(network)
+    grid = GRIDS[scale].get(setting)
     if grid is None:
         return []
     listed = []
     for cell in cells(grid):
-        common = grid.common | _mask(grid, cell, network, scale)
+        common = grid.common | _mask(grid, cell, setting, scale)
         if cell.mask == "tickets":
-            listed.append(_pruning(grid, cell, network, scale))
+            listed.append(_pruning(grid, cell, setting, scale))
         for variant, fields in of_cell(grid, cell).items():
             short = scale == "quick" and "gradinit.steps" in fields
             own = {"gradinit.steps": 20} if short else {}
-            name = cell.named(network, variant)
-            part = 2 if grid.alone and variant in grid.techniques else 1
+            name = cell.named(setting, variant)
+            part = 2 if variant in TECHNIQUES and variant in _limits(grid) else 1
             listed.append(Run(name, grid.recipe, common | fields | own, part=part))
     return listed
 
@@ -211,7 +218,7 @@ def cells(grid: Grid) -> list[Cell]:
     """Lists the cells of a grid, the dense network first.
 
     Args:
-      grid: combinations for one network.
+      grid: combinations for one setting.
     """
     dense = [Cell("dense", 0)] if grid.dense else []
     return dense + [Cell(mask, at) for mask in grid.masks for at in grid.sparsities]
@@ -221,20 +228,27 @@ def of_cell(grid: Grid, cell: Cell) -> dict[str, dict[str, Any]]:
     """Lists the variants of a cell by name, each with the fields of its techniques.
 
     Args:
-      grid: combinations for one network.
+      grid: combinations for one setting.
       cell: one of its cells.
     """
+    limits = _limits(grid)
+    absent = {
+        name
+        for name, limit in limits.items()
+        if cell.mask not in limit.masks or cell.sparsity != limit.sparsity
+    }
     found: dict[str, dict[str, Any]] = {"none": {}}
-    if grid.alone is None or (
-        cell.mask in grid.alone[0] and cell.sparsity == grid.alone[1]
-    ):
-        found |= {name: TECHNIQUES[name] for name in grid.techniques}
+    found |= {name: TECHNIQUES[name] for name in grid.techniques if name not in absent}
     if len(grid.techniques) > 1:
         each = [TECHNIQUES[name].items() for name in grid.techniques]
         found["all"] = {field: value for items in each for field, value in items}
-    if cell.sparsity == grid.formed and cell.mask in ("random", "snip"):
-        found |= {form: FORMS[form] for form in grid.forms}
+    found |= {n: FORMS[n] for n in limits if n in FORMS and n not in absent}
     return {name: fields | _annealed(grid, fields) for name, fields in found.items()}
+
+
+def _limits(grid: Grid) -> dict[str, Limit]:
+    """Returns the limits of a grid by variant."""
+    return {name: limit for limit in grid.limited for name in limit.variants}
 
 
 def _annealed(grid: Grid, fields: dict[str, Any]) -> dict[str, Any]:
@@ -252,21 +266,21 @@ _UNMASKED = {
 }
 
 
-def source(cell: Cell, network: str) -> str:
+def source(cell: Cell, setting: str) -> str:
     """Names the run that finds the tickets of a cell.
 
     Args:
       cell: a cell with the mask "tickets".
-      network: one of `NETWORKS`.
+      setting: one of `SETTINGS`.
     """
-    return f"{network}_pruning_{cell.sparsity}"
+    return f"{setting}_pruning_{cell.sparsity}"
 
 
 def levels(grid: Grid, cell: Cell, scale: str) -> int:
     """Returns the number of levels that find the tickets of a cell.
 
     Args:
-      grid: combinations for one network.
+      grid: combinations for one setting.
       cell: a cell with the mask "tickets".
       scale: one of `studies.SCALES`.
     """
@@ -275,7 +289,7 @@ def levels(grid: Grid, cell: Cell, scale: str) -> int:
     return (grid.levels or LEVELS)[cell.sparsity]
 
 
-def _pruning(grid: Grid, cell: Cell, network: str, scale: str) -> Run:
+def _pruning(grid: Grid, cell: Cell, setting: str, scale: str) -> Run:
     """Makes the run that finds the tickets of a cell."""
     count = levels(grid, cell, scale)
     fields = grid.common | _UNMASKED
@@ -285,38 +299,39 @@ def _pruning(grid: Grid, cell: Cell, network: str, scale: str) -> Run:
         "lottery.exclude": ("head/kernel",),
     }
     if grid.levels:
-        fields["lottery.dense_run"] = f"../{Cell('dense', 0).named(network, 'none')}"
-    return Run(source(cell, network), grid.recipe, fields)
+        fields["lottery.dense_run"] = f"../{Cell('dense', 0).named(setting, 'none')}"
+    return Run(source(cell, setting), grid.recipe, fields)
 
 
-def _mask(grid: Grid, cell: Cell, network: str, scale: str) -> dict[str, Any]:
+def _mask(grid: Grid, cell: Cell, setting: str, scale: str) -> dict[str, Any]:
     """Returns the fields that choose the mask of a cell."""
     if cell.mask == "dense":
         return _UNMASKED
     if cell.mask == "tickets":
+        count = levels(grid, cell, scale)
         return {
             "sparse.distribution": None,
             "sparse.sparsity": cell.sparsity / 100,
-            "warm_start.run": f"../{source(cell, network)}",
+            "warm_start.run": f"../{source(cell, setting)}",
             "warm_start.weights": "init",
-            "warm_start.masks": f"level_{levels(grid, cell, scale):02d}/ticket/last",
+            "warm_start.masks": stages.level_end(count, levels=count),
         }
     own = {f"sparse.{name}": value for name, value in MASKS[cell.mask].items()}
     return own | {"sparse.sparsity": cell.sparsity / 100}
 
 
-def arrange(network: str, scale: str, measured: Mapping[str, Any]) -> dict[str, Any]:
+def arrange(setting: str, scale: str, measured: Mapping[str, Any]) -> dict[str, Any]:
     """Arranges the measurements of runs by cell and variant.
 
     Args:
-      network: one of `NETWORKS`.
+      setting: one of `SETTINGS`.
       scale: one of `studies.SCALES`.
-      measured: measurements by run, without the name of the network.
+      measured: measurements by run, without the name of the setting.
 
     Returns:
       "cells", by cell and variant the measurements.
     """
-    grid, found = GRIDS[scale][network], {}
+    grid, found = GRIDS[scale][setting], {}
     for cell in cells(grid):
         names = {v: cell.named("", v).removeprefix("_") for v in of_cell(grid, cell)}
         there = {v: measured[name] for v, name in names.items() if name in measured}
