@@ -29,7 +29,11 @@ _REPEATS = flags.DEFINE_integer(
 
 
 def main(argv: Sequence[str]) -> None:
-    """Measures, judges the claims, and writes the page."""
+    """Measures, judges the claims, and writes the page.
+
+    Args:
+      argv: the script's name, which is not used.
+    """
     del argv
     usual = ROOT / "experiments" / "results" / "gradient_flow"
     out = command_line.path(_OUT) or usual
