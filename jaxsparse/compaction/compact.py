@@ -186,9 +186,12 @@ def _masked(params: Params, masks: Masks, prefix: str) -> Params:
                 f"{'' if name in leaves else 'a leaf of params'}, got a mask of shape "
                 f"{np.shape(mask)}; pass masks of the same network"
             )
-    return tree.map_with_names(
-        lambda name, leaf: jnp.where(known[name], leaf, jnp.zeros((), leaf.dtype))
-        if name in known
-        else leaf,
-        params,
-    )
+
+    def mask(name: str, leaf: Any) -> Any:
+        if name not in known:
+            return leaf
+        # numpy has nothing to compile. A select, so that no NaN outside survives.
+        value = np.where(np.asarray(known[name]), leaf, np.zeros((), leaf.dtype))
+        return value if isinstance(leaf, np.ndarray) else jnp.asarray(value)
+
+    return tree.map_with_names(mask, params)

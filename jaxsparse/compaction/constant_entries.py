@@ -249,6 +249,8 @@ def _back(
         return arithmetic.unbroadcast(out & chosen, shape)
     if eqn.name in ENTRYWISE:
         return arithmetic.unbroadcast(out, shape)
+    if not entries.varies[eqn.inputs[i]].any():  # of weights, all are taken to matter
+        return np.broadcast_to(True, shape)
     if eqn.name == "dot_general":
         return _dot_back(eqn, i, out, entries)
     if eqn.name == "conv_general_dilated":
