@@ -178,7 +178,9 @@ def convolve(eqn: Equation, images: Array, kernel: Array) -> Array:
     return np.asarray(_convolution(eqn)(*map(_single, (images, kernel))))
 
 
-def convolve_back(eqn: Equation, result: Array, other: Array, side: int) -> Array:
+def convolve_back(
+    eqn: Equation, result: Array, other: Array, side: int, shape: tuple[int, ...]
+) -> Array:
     """Distributes a result of a convolution over one of its operands.
 
     Args:
@@ -186,8 +188,8 @@ def convolve_back(eqn: Equation, result: Array, other: Array, side: int) -> Arra
       result: weights of the result.
       other: the other operand.
       side: 0 for the images, 1 for the kernel.
+      shape: shape of that operand.
     """
-    shape = eqn.params["shapes"][side]
     template = jax.ShapeDtypeStruct(shape, jnp.float32)
     op, other = _convolution(eqn), _single(other)
     linear = (lambda x: op(x, other)) if side == 0 else (lambda x: op(other, x))
@@ -243,7 +245,5 @@ def unbroadcast(
     """
     if len(shape) != pattern.ndim:
         return np.broadcast_to(pattern.any(), shape)
-    short = tuple(
-        i for i, n in enumerate(shape) if n == 1 and pattern.shape[i] != 1
-    )
+    short = tuple(i for i, n in enumerate(shape) if n == 1 and pattern.shape[i] != 1)
     return pattern.any(short, keepdims=True) if short else pattern

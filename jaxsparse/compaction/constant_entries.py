@@ -31,11 +31,19 @@ class Entries(NamedTuple):
     varies: list[Any]
 
     def nonzero(self, number: int) -> Pattern:
-        """Returns where a value may differ from zero."""
+        """Returns where a value may differ from zero.
+
+        Args:
+          number: number of the value.
+        """
         return self.varies[number] | (self.values[number] != 0)
 
     def constants(self, eqn: Equation) -> dict[int, Any]:
-        """Returns the operands of an equation without any varying entry."""
+        """Returns the operands of an equation without any varying entry.
+
+        Args:
+          eqn: the equation.
+        """
         return {n: self.values[n] for n in eqn.inputs if not self.varies[n].any()}
 
 
@@ -189,7 +197,8 @@ def _rows(eqn: Equation, program: Program) -> tuple[int, ...] | None:
     shape = program.avals[eqn.inputs[0]].shape
     rows = tuple(numbers.collapsed_slice_dims)
     whole = all(
-        size == n for i, (size, n) in enumerate(zip(sizes, shape, strict=True))
+        size == n
+        for i, (size, n) in enumerate(zip(sizes, shape, strict=True))
         if i not in rows
     )
     batching = getattr(numbers, "operand_batching_dims", ())
@@ -254,10 +263,14 @@ def _back(
     if eqn.name == "dot_general":
         return _dot_back(eqn, i, out, entries)
     if eqn.name == "conv_general_dilated":
-        params = eqn.params | {"shapes": [program.avals[n].shape for n in eqn.inputs]}
         other = entries.nonzero(eqn.inputs[1 - i])
-        spread = arithmetic.convolve_back(eqn._replace(params=params), out, other, i)
-        return spread > 0.5
+        return arithmetic.convolve_back(eqn, out, other, i, shape) > 0.5
+    return _reduced_back(eqn, i, out, program)
+
+
+def _reduced_back(eqn: Equation, i: int, out: Pattern, program: Program) -> Pattern:
+    """Returns the needed entries of the operand of a reduction or a look-up."""
+    shape = program.avals[eqn.inputs[i]].shape
     if eqn.name in REDUCES:
         axes = tuple(eqn.params["axes"])
         return np.broadcast_to(np.expand_dims(out, axes), shape)

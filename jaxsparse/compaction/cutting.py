@@ -87,7 +87,7 @@ def _arrays(params: Any) -> list[Any]:
         for leaf in jax.tree.leaves(params)
     ]
     return [
-        leaf for leaf in leaves if not jax.dtypes.issubdtype(
-            leaf.dtype, jax.dtypes.extended
-        )
+        leaf
+        for leaf in leaves
+        if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended)
     ]

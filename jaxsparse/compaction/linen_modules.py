@@ -9,8 +9,8 @@ import jax
 from flax import linen as nn
 
 from jaxsparse import arguments, tree
-from jaxsparse.compaction import compact as compact_lib
-from jaxsparse.compaction.compact import Compacted
+from jaxsparse.compaction import compacted
+from jaxsparse.compaction.compacted import Compacted
 from jaxsparse.types import Masks
 
 # What is added to a width to find the axes that it determines. Several, since some
@@ -19,9 +19,7 @@ STEPS = (1, 2, 4, 8, 16)
 Shapes = dict[str, tuple[int, ...]]
 
 
-@arguments.check(
-    module=arguments.instance(nn.Module), round_to=arguments.integer(1)
-)
+@arguments.check(module=arguments.instance(nn.Module), round_to=arguments.integer(1))
 def compact_linen(
     module: nn.Module,
     variables: Any,
@@ -73,7 +71,7 @@ def compact_linen(
     def rebuild(small: Any) -> Callable[..., Any]:
         return apply_of(resized(module, variables, small, inputs, call))
 
-    found = compact_lib.run(
+    found = compacted.run(
         apply_of(module),
         variables,
         masks,

@@ -1,14 +1,16 @@
 """Compaction of nnx modules: the same class, with the widths of its layers updated."""
 
 from collections.abc import Callable
-from typing import Any
-
-from flax import nnx
+from typing import TYPE_CHECKING, Any
 
 from jaxsparse import arguments
-from jaxsparse.compaction import compact as compact_lib
-from jaxsparse.compaction.compact import Compacted
+from jaxsparse.compaction import compacted
+from jaxsparse.compaction.compacted import Compacted
 from jaxsparse.types import Masks
+
+# nnx is imported in functions: it takes a while, and users of linen do not need it.
+if TYPE_CHECKING:
+    from flax import nnx
 
 # Attributes of flax's layers that repeat a length of one of their leaves: name of the
 # attribute, of the leaf, and the axis.
@@ -23,11 +25,9 @@ WIDTHS: dict[str, tuple[tuple[str, str, int], ...]] = {
 }
 
 
-@arguments.check(
-    module=arguments.instance(nnx.Module), round_to=arguments.integer(1)
-)
+@arguments.check(round_to=arguments.integer(1))
 def compact_nnx(
-    module: nnx.Module, masks: Masks, example: Any, *, round_to: int = 1
+    module: "nnx.Module", masks: Masks, example: Any, *, round_to: int = 1
 ) -> Compacted:
     """Removes dead neurons and channels of an nnx module; see `compact`.
 
@@ -50,13 +50,16 @@ def compact_nnx(
       TypeError: if an argument has the wrong type.
       ValueError: if `masks` do not fit the module.
     """
+    from flax import nnx
+
+    arguments.instance(nnx.Module)("module", module)
     inputs = example if isinstance(example, tuple) else (example,)
     graph, state = nnx.split(module)
 
     def apply(state: Any, *inputs: Any) -> Any:
         return nnx.merge(graph, state)(*inputs)
 
-    def smaller(small: Any) -> nnx.Module:
+    def smaller(small: Any) -> Any:
         result = nnx.merge(graph, small)
         _update_widths(result)
         return result
@@ -65,25 +68,29 @@ def compact_nnx(
         new_graph, _ = nnx.split(smaller(small))
         return lambda state, *inputs: nnx.merge(new_graph, state)(*inputs)
 
-    found = compact_lib.run(apply, state, masks, inputs, rebuild=rebuild, to=round_to)
+    found = compacted.run(apply, state, masks, inputs, rebuild=rebuild, to=round_to)
     return found._replace(module=smaller(found.params))
 
 
-def _update_widths(module: nnx.Module) -> None:
+def _update_widths(module: "nnx.Module") -> None:
     """Sets the attributes of layers that repeat a width of their arrays."""
+    from flax import nnx
+
     for _, layer in nnx.iter_graph(module):
-        known = WIDTHS.get(type(layer).__name__, ())
-        if not isinstance(layer, nnx.Module) or not known:
+        if not isinstance(layer, nnx.Module):
             continue
-        for attribute, leaf, axis in known:
+        for attribute, leaf, axis in WIDTHS.get(type(layer).__name__, ()):
             array = getattr(layer, leaf, None)
             if array is not None and hasattr(layer, attribute):
                 setattr(layer, attribute, array.shape[axis])
         if type(layer) is nnx.Conv:
             _update_groups(layer)
+        if type(layer) is nnx.MultiHeadAttention:
+            layer.num_heads = layer.query.kernel.shape[-2]
+            layer.qkv_features = layer.num_heads * layer.head_dim
 
 
-def _update_groups(layer: nnx.Conv) -> None:
+def _update_groups(layer: Any) -> None:
     """Has a convolution with groups keep the size of a group."""
     shape = layer.kernel.shape
     groups = layer.feature_group_count

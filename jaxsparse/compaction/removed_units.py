@@ -79,9 +79,7 @@ class Removed(NamedTuple):
         """
         sizes = [len(factor) for factor in axis]
         found: set[int] = set()
-        for factor, places in zip(
-            axis, np.unravel_index(indices, sizes), strict=True
-        ):
+        for factor, places in zip(axis, np.unravel_index(indices, sizes), strict=True):
             found |= set(self.labeled.labels.sets(factor[places]).tolist())
         return found & set(self.units.tolist())
 

@@ -230,9 +230,7 @@ def _dot(eqn: Equation, reduced: Reduced, state: Any) -> Change:
     left = _operand(eqn.inputs[0], {i: reduced[0, i] for i in over}, state)
     axes_r = {j: reduced[0, i] for i, j in zip(over, over_r, strict=True)}
     right = _operand(eqn.inputs[1], axes_r, state)
-    shift, bad = _product_change(
-        lambda a, b: arithmetic.dot(eqn, a, b), left, right
-    )
+    shift, bad = _product_change(lambda a, b: arithmetic.dot(eqn, a, b), left, right)
     number = eqn.outputs[0]
     shape = state.removed.labeled.program.avals[number].shape
     shift, bad = (np.broadcast_to(x, shape) for x in (shift, bad))
@@ -241,9 +239,7 @@ def _dot(eqn: Equation, reduced: Reduced, state: Any) -> Change:
         bad = bad | (arithmetic.dot(eqn, *(x * 1.0 for x in both)) > 0.5)
     # Which removed indices reach a result that matters.
     relevant = state.need[number] & ~state.removed.entries(number)
-    sides = [
-        (x.varies | (x.before != 0)).astype(np.float32) for x in (left, right)
-    ]
+    sides = [(x.varies | (x.before != 0)).astype(np.float32) for x in (left, right)]
     pair = arithmetic.matrices(eqn, *sides)
     weights = relevant.astype(np.float32)
     weights = weights.reshape(-1, pair.left.shape[1], pair.right.shape[2])
@@ -273,9 +269,7 @@ def _convolution(eqn: Equation, reduced: Reduced, state: Any) -> Change:
     number, (i, j) = eqn.outputs[0], (spec.lhs_spec[1], spec.rhs_spec[1])
     gone = reduced.get((0, i))
     axes = [{}, {}] if gone is None else [{i: gone}, {j: gone}]
-    left, right = (
-        _operand(n, a, state) for n, a in zip(eqn.inputs, axes, strict=True)
-    )
+    left, right = (_operand(n, a, state) for n, a in zip(eqn.inputs, axes, strict=True))
     shift, bad = _product_change(
         lambda a, b: arithmetic.convolve(eqn, a, b), left, right
     )
@@ -287,7 +281,8 @@ def _convolution(eqn: Equation, reduced: Reduced, state: Any) -> Change:
     relevant = state.need[number] & ~state.removed.entries(number)
     out = spec.out_spec[1]
     matters = relevant.any(tuple(k for k in range(relevant.ndim) if k != out))
-    taps = np.moveaxis(right.varies | (right.before != 0), (j, spec.rhs_spec[0]), (0, 1))
+    taps = right.varies | (right.before != 0)
+    taps = np.moveaxis(taps, (j, spec.rhs_spec[0]), (0, 1))
     reads = taps.reshape(*taps.shape[:2], -1).any(-1) & matters
     emits = left.varies | (left.before != 0)
     emits = emits.any(tuple(k for k in range(emits.ndim) if k != i))

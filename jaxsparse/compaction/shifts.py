@@ -74,15 +74,9 @@ def follow(
         change = _change(eqn, state)
         if change is None:
             continue
-        for number, shift, bad in zip(
-            eqn.outputs, change.shifts, change.bad, strict=True
-        ):
+        for i, number in enumerate(eqn.outputs):
             relevant = need[number] & ~removed.entries(number)
-            if (bad & relevant).any():
-                # Without a known cause, nothing may be removed.
-                for unit in change.causes or removed.units.tolist():
-                    state.stay.setdefault(unit, f"{eqn.name!r} of a constant")
-            shift = np.where(relevant & ~bad, shift, 0)
+            shift = _passed(eqn, change, i, relevant, state)
             if corrections is None and shift.any():
                 shift = absorption.absorb(eqn, shift, relevant, origins, state)
             if shift.any():
@@ -92,6 +86,18 @@ def follow(
         for unit in state.causes.get(number, ()):
             state.stay.setdefault(unit, "an output that has no bias")
     return state
+
+
+def _passed(
+    eqn: Equation, change: shift_rules.Change, i: int, relevant: Pattern, state: State
+) -> Array:
+    """Returns the shift of a result; has the causes stay if it is not a constant."""
+    bad = change.bad[i] & relevant
+    if bad.any():
+        # Without a known cause, nothing may be removed.
+        for unit in change.causes or state.removed.units.tolist():
+            state.stay.setdefault(unit, f"{eqn.name!r} of a constant")
+    return np.where(relevant & ~bad, change.shifts[i], 0)
 
 
 def _change(eqn: Equation, state: State) -> shift_rules.Change | None:

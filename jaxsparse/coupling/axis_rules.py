@@ -40,13 +40,7 @@ def label(program: Program) -> tuple[list[Axes], Labels]:
         axes[number] = _fixed(program, number, labels, "an array in the program")
     read = readers(program)
     for number in program.leaves.values():
-        shape = program.avals[number].shape
-        axes[number] = tuple(map(labels.fresh, shape))
-        for axis, n in zip(axes[number], shape, strict=True):
-            if number not in read:
-                labels.fix(axis, "no operation reads the leaf")
-            if n < 2:
-                labels.fix(axis, "an axis of length 1")
+        axes[number] = _leaf(program, number, labels, is_read=number in read)
     for number in program.inputs:
         axes[number] = _fixed(program, number, labels, "an axis of an input")
     for eqn in program.equations:
@@ -58,6 +52,16 @@ def label(program: Program) -> tuple[list[Axes], Labels]:
         for axis in axes[number]:
             labels.fix(axis, "an axis of an output")
     return axes, labels
+
+
+def _leaf(program: Program, number: int, labels: Labels, *, is_read: bool) -> Axes:
+    axes = tuple(map(labels.fresh, program.avals[number].shape))
+    for axis in axes:
+        if not is_read:
+            labels.fix(axis, "no operation reads the leaf")
+        if len(axis[0]) < 2:
+            labels.fix(axis, "an axis of length 1")
+    return axes
 
 
 def _fixed(program: Program, number: int, labels: Labels, reason: str) -> Axes:
@@ -361,7 +365,7 @@ def _gather(
     places = [i for i in range(len(shape)) if i not in numbers.offset_dims]
     for to, axis in zip(places, indices[:-1], strict=True):
         result[to] = axis
-    for i, axis in enumerate(data):
+    for axis in data:
         if not any(axis is r for r in result):
             labels.fix(axis, reason)
     if batching:

@@ -10,8 +10,8 @@ import numpy as np
 from jaxsparse import arguments, tree
 from jaxsparse.compaction import cutting, decisions, removed_units, verified
 from jaxsparse.compaction.cutting import Cuts
-from jaxsparse.coupling.multiply_adds import count
 from jaxsparse.coupling.groups import LeafAxis, groups_of
+from jaxsparse.coupling.multiply_adds import count
 from jaxsparse.coupling.program import trace
 from jaxsparse.types import Masks, Params
 
