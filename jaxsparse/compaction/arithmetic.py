@@ -246,4 +246,4 @@ def unbroadcast(
     if len(shape) != pattern.ndim:
         return np.broadcast_to(pattern.any(), shape)
     short = tuple(i for i, n in enumerate(shape) if n == 1 and pattern.shape[i] != 1)
-    return pattern.any(short, keepdims=True) if short else pattern
+    return np.asarray(pattern.any(short, keepdims=True) if short else pattern)

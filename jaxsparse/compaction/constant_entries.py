@@ -36,7 +36,7 @@ class Entries(NamedTuple):
         Args:
           number: number of the value.
         """
-        return self.varies[number] | (self.values[number] != 0)
+        return np.asarray(self.varies[number] | (self.values[number] != 0))
 
     def constants(self, eqn: Equation) -> dict[int, Any]:
         """Returns the operands of an equation without any varying entry.
@@ -116,7 +116,7 @@ def _step(eqn: Equation, program: Program, entries: Entries) -> None:
     elif eqn.name in ("dot_general", "conv_general_dilated"):
         varies = _product(eqn, entries)
     elif eqn.name in REDUCES:
-        varies = entries.varies[eqn.inputs[0]].any(tuple(eqn.params["axes"]))
+        varies = np.any(entries.varies[eqn.inputs[0]], tuple(eqn.params["axes"]))
     elif eqn.name in WINDOWS:
         varies = arithmetic.windows(eqn, entries.varies[eqn.inputs[0]]) > 0.5
     elif eqn.name == "gather":
@@ -149,7 +149,7 @@ def _entrywise(eqn: Equation, program: Program, entries: Entries) -> Pattern:
     varies = np.broadcast_to(False, shape)
     for number in eqn.inputs:
         varies = varies | entries.varies[number]
-    return varies
+    return np.asarray(varies)
 
 
 def _product(eqn: Equation, entries: Entries) -> Pattern:
@@ -228,7 +228,7 @@ def needed(program: Program, entries: Entries) -> list[Pattern]:
             continue
         for i, number in enumerate(eqn.inputs):
             pattern = _back(eqn, i, need, entries, program)
-            need[number] = need[number] | pattern
+            need[number] = np.asarray(need[number] | pattern)
     return need
 
 
@@ -241,7 +241,8 @@ def _move_back(
         flat[places[need[number]]] = True
     parts = np.split(flat, np.cumsum(sizes)[:-1])
     for number, part in zip(eqn.inputs, parts, strict=True):
-        need[number] = need[number] | part.reshape(need[number].shape)
+        joined = need[number] | part.reshape(need[number].shape)
+        need[number] = np.asarray(joined)
 
 
 def _back(

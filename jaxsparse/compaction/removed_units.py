@@ -44,7 +44,7 @@ class Removed(NamedTuple):
     labeled: Labeled
     units: np.ndarray
 
-    def along(self, axis: Axis) -> Bool[np.ndarray, " n"]:
+    def along(self, axis: Axis) -> Bool[np.ndarray, " _"]:
         """Returns which indices of an axis are removed.
 
         Args:

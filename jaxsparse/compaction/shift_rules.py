@@ -14,7 +14,7 @@ from jaxsparse.coupling.axis_rules import REDUCES, WINDOWS
 from jaxsparse.coupling.program import Equation
 
 Array = np.ndarray
-Indices = Bool[np.ndarray, " n"]
+Indices = Bool[np.ndarray, " _"]
 Reduced = dict[tuple[int, int], Indices]
 
 TINY = 1e-5  # relative to its terms, a sum below this is rounding
@@ -221,7 +221,7 @@ def _product_change(
     if by_right.any():
         shift = shift + op(left.before, by_right)
         bad = bad + op(left.varies * 1.0, (by_right != 0) * 1.0)
-    return np.asarray(shift), np.asarray(bad) > 0.5
+    return np.asarray(shift), np.asarray(bad > 0.5)
 
 
 def _dot(eqn: Equation, reduced: Reduced, state: Any) -> Change:

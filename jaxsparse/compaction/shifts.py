@@ -75,7 +75,7 @@ def follow(
         if change is None:
             continue
         for i, number in enumerate(eqn.outputs):
-            relevant = need[number] & ~removed.entries(number)
+            relevant = np.asarray(need[number] & ~removed.entries(number))
             shift = _passed(eqn, change, i, relevant, state)
             if corrections is None and shift.any():
                 shift = absorption.absorb(eqn, shift, relevant, origins, state)
@@ -92,7 +92,7 @@ def _passed(
     eqn: Equation, change: shift_rules.Change, i: int, relevant: Pattern, state: State
 ) -> Array:
     """Returns the shift of a result; has the causes stay if it is not a constant."""
-    bad = change.bad[i] & relevant
+    bad = np.asarray(change.bad[i] & relevant)
     if bad.any():
         # Without a known cause, nothing may be removed.
         for unit in change.causes or state.removed.units.tolist():

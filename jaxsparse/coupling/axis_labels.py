@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Int
 
-Factor = Int[np.ndarray, " n"]
+Factor = Int[np.ndarray, " _"]
 Axis = tuple[Factor, ...]
 
 

@@ -27,7 +27,7 @@ class Group(NamedTuple):
     """
 
     num_units: int
-    axes: dict[LeafAxis, Int[np.ndarray, " n"]]
+    axes: dict[LeafAxis, Int[np.ndarray, " _"]]
 
 
 class Coupling(NamedTuple):
