@@ -153,7 +153,7 @@ def _gap(first: Any, second: Any) -> tuple[float, float]:
 
 def failure(
     apply: Callable[..., Any], small: Any, program: Program, example: tuple[Any, ...]
-) -> str:
+) -> tuple[str, Program]:
     """Traces the smaller network and compares the programs.
 
     Args:
@@ -163,17 +163,18 @@ def failure(
       example: inputs.
 
     Returns:
-      Why the smaller network is not the same; empty if nothing was found.
+      Why the smaller network is not the same, empty if nothing was found; and the
+      smaller network's program.
     """
     try:
         after = trace(apply, small, *example)
     except Exception as error:  # whatever the user's function raises
         lines = str(error).splitlines() or [""]
-        return f"the function does not take smaller leaves ({lines[0][:200]})"
+        return f"the function does not take smaller leaves ({lines[0][:200]})", program
     shapes = [
         [(p.avals[n].shape, p.avals[n].dtype) for n in p.outputs]
         for p in (program, after)
     ]
     if shapes[0] != shapes[1]:
-        return "outputs would have other shapes"
-    return difference_of_programs(program, after)
+        return "outputs would have other shapes", after
+    return difference_of_programs(program, after), after

@@ -13,7 +13,7 @@ from jaxsparse.compaction.cutting import Cuts
 from jaxsparse.coupling.groups import LeafAxis, groups_of
 from jaxsparse.coupling.multiply_adds import count
 from jaxsparse.coupling.program import trace
-from jaxsparse.types import Masks, Params
+from jaxsparse.types import Masks
 
 Apply = Callable[..., Any]
 # Makes the function that runs smaller parameters.
@@ -57,7 +57,7 @@ class Compacted(NamedTuple):
       module: the smaller module, if a module was given; otherwise None.
     """
 
-    params: Params
+    params: Any
     masks: Masks
     report: Report
     apply: Apply
@@ -66,7 +66,7 @@ class Compacted(NamedTuple):
 
 @arguments.check(apply=arguments.function, round_to=arguments.integer(1))
 def compact(
-    apply: Apply, params: Params, masks: Masks, example: Any, *, round_to: int = 1
+    apply: Apply, params: Any, masks: Masks, example: Any, *, round_to: int = 1
 ) -> Compacted:
     """Removes neurons and channels that do not contribute to the outputs.
 
@@ -125,7 +125,7 @@ def compact(
 
 def run(
     apply: Apply,
-    params: Params,
+    params: Any,
     masks: Masks,
     inputs: tuple[Any, ...],
     *,
@@ -152,29 +152,26 @@ def run(
     decision, refused = verified.decide(trial, round_to=to)
     removed = removed_units.choose(network.labeled, decision.units)
     cuts = cutting.cuts_of(removed)
-    small = cutting.cut(active, cuts, decision.corrections)
-    small_apply = rebuild(small) if cuts else apply
-    after = trace(small_apply, small, *inputs) if cuts else program
+    small = trial.smaller if cuts else trial.whole
     report = Report(
-        (cutting.size(active), cutting.size(small)),
-        (count(program), count(after)),
-        (cutting.num_bytes(active), cutting.num_bytes(small)),
+        (cutting.size(active), cutting.size(small.params)),
+        (count(program), count(small.program)),
+        (cutting.num_bytes(active), cutting.num_bytes(small.params)),
         cuts,
         tuple(decision.corrections),
         verified.kept(network, decision.stay),
         groups_of(*network.labeled).whole | refused,
-        trial.difference if cuts else 0.0,
+        small.difference,
     )
-    return Compacted(
-        small, cutting.cut(masks, cuts, {}, prefix=prefix), report, small_apply
-    )
+    smaller_masks = cutting.cut(masks, cuts, {}, prefix=prefix)
+    return Compacted(small.params, smaller_masks, report, small.apply)
 
 
 def _as_array(leaf: Any) -> Any:
     return leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
 
 
-def _masked(params: Params, masks: Masks, prefix: str) -> Params:
+def _masked(params: Any, masks: Masks, prefix: str) -> Any:
     """Sets weights outside the masks to zero; raises ValueError for other masks."""
     known = {prefix + name: mask for name, mask in tree.named_leaves(masks).items()}
     leaves = tree.named_leaves(params)

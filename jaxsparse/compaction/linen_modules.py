@@ -68,8 +68,16 @@ def compact_linen(
     def apply_of(module: nn.Module) -> Callable[..., Any]:
         return lambda variables, *inputs: module.apply(variables, *inputs, **call)
 
+    made: dict[Any, nn.Module] = {}
+
+    def smaller(small: Any) -> nn.Module:
+        key = tuple(_shapes(small).items())
+        if key not in made:
+            made[key] = resized(module, variables, small, inputs, call)
+        return made[key]
+
     def rebuild(small: Any) -> Callable[..., Any]:
-        return apply_of(resized(module, variables, small, inputs, call))
+        return apply_of(smaller(small))
 
     found = compacted.run(
         apply_of(module),
@@ -80,8 +88,7 @@ def compact_linen(
         to=round_to,
         prefix="" if is_whole else "params/",
     )
-    smaller = resized(module, variables, found.params, inputs, call)
-    return found._replace(module=smaller)
+    return found._replace(module=smaller(found.params))
 
 
 def resized(

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,8 +10,25 @@ from jaxsparse.compaction import checks, cutting, decisions, removed_units
 from jaxsparse.compaction.decisions import Decision, Network
 from jaxsparse.compaction.removed_units import Labeled
 from jaxsparse.coupling.groups import LeafAxis
+from jaxsparse.coupling.program import Program
 
 Apply = Callable[..., Any]
+
+
+class Smaller(NamedTuple):
+    """A smaller network that passed all checks.
+
+    Attributes:
+      params: its parameters.
+      apply: called as `apply(params, *inputs)`.
+      program: its program.
+      difference: largest absolute difference of an output.
+    """
+
+    params: Any
+    apply: Apply
+    program: Program
+    difference: float
 
 
 class Trial:
@@ -19,8 +36,8 @@ class Trial:
 
     Attributes:
       network: the network.
-      difference: largest absolute difference of outputs in the last comparison that
-        was passed.
+      whole: the network with all its units.
+      smaller: the last smaller one that passed all checks; at first the whole one.
     """
 
     def __init__(
@@ -43,7 +60,8 @@ class Trial:
         self.network = network
         self._apply, self._params, self._inputs = apply, params, inputs
         self._rebuild = rebuild
-        self.difference = 0.0
+        self.whole = Smaller(params, apply, network.labeled.program, 0.0)
+        self.smaller = self.whole
 
     def failure(self, decision: Decision, *, outputs: bool) -> str:
         """Returns why the smaller network is not the same; empty if it is.
@@ -60,7 +78,7 @@ class Trial:
             apply = self._rebuild(small)
         except ValueError as error:
             return str(error)
-        reason = checks.failure(apply, small, program, self._inputs)
+        reason, after = checks.failure(apply, small, program, self._inputs)
         if reason or not outputs:
             return reason
         try:
@@ -74,7 +92,7 @@ class Trial:
             return f"the smaller network does not run ({lines[0][:200]})"
         if relative > checks.tolerance(program):
             return f"outputs would change by {gap:.1e}"
-        self.difference = gap
+        self.smaller = Smaller(small, apply, after, gap)
         return ""
 
 

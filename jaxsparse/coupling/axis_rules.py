@@ -232,7 +232,7 @@ def _pad(
     for axis, config, n in zip(
         operands[0], eqn.params["padding_config"], shape, strict=True
     ):
-        low, high, interior = config
+        low, high, interior = map(int, config)
         if not any(config):
             result.append(axis)
         elif interior or all(labels.is_fixed(f).all() for f in axis):

@@ -72,14 +72,14 @@ class ConvNet(nn.Module):
         x = images
         for i in range(self.depth):
             size = self.width * 2 ** (i // 2)
-            size = (self.widths or {}).get(f"conv{i + 1}", size)
+            size = layers.width_of(self.widths, f"conv{i + 1}", size)
             layer = self.conv(size, (3, 3), dtype=self.dtype, name=f"conv{i + 1}")
             x = self.act(layer(x))
             if i % 2:
                 x = self.pool(x)
         x = x.reshape(x.shape[0], -1)
         for i, size in enumerate(self.features, start=1):
-            size = (self.widths or {}).get(f"dense{i}", size)
+            size = layers.width_of(self.widths, f"dense{i}", size)
             x = self.act(self.dense(size, dtype=self.dtype, name=f"dense{i}")(x))
         layers.check_widths(self)
         # The loss needs logits in float32 even if the layers compute in bfloat16.

@@ -59,7 +59,7 @@ def conv_unit(
     Returns:
       Feature maps, [b, h2, w2, o], before any activation function.
     """
-    features = (widths or {}).get(name.format("conv"), features)
+    features = width_of(widths, name.format("conv"), features)
     layer = conv(
         features,
         (size, size),
@@ -127,25 +127,46 @@ def widths_within(widths: Mapping[str, int] | None, name: str) -> dict[str, int]
     }
 
 
+def width_of(widths: Mapping[str, int] | None, name: str, otherwise: int) -> int:
+    """Returns the number of units of a layer.
+
+    Args:
+      widths: units of layers by name; None for none.
+      name: name of the layer.
+      otherwise: units of a layer that is not among them.
+
+    Raises:
+      ValueError: if the width is less than 1.
+    """
+    width = (widths or {}).get(name, otherwise)
+    if width < 1:
+        raise _wrong_width(name, width)
+    return width
+
+
 def check_widths(network: Any) -> None:
-    """Validates the widths of a network whose layers exist already.
+    """Validates the names of the widths of a network whose layers exist already.
 
     Args:
       network: a bound module with the field `widths`.
 
     Raises:
-      ValueError: if a width is less than 1, or there is no layer of its name.
+      ValueError: if there is no layer of a name.
     """
     for name, width in (network.widths or {}).items():
         known: Any = network.variables["params"]
         for key in name.split("/"):
             known = known.get(key, {}) if hasattr(known, "get") else {}
-        if width < 1 or "kernel" not in known:
-            raise ValueError(
-                "widths: expected numbers of 1 or more by the names of layers with a "
-                f"kernel, got {name!r}: {width}; use the names of the parameters, such "
-                "as 'conv1' for the leaf conv1/kernel"
-            )
+        if "kernel" not in known:
+            raise _wrong_width(name, width)
+
+
+def _wrong_width(name: str, width: int) -> ValueError:
+    return ValueError(
+        "widths: expected numbers of 1 or more by the names of layers with a kernel, "
+        f"got {name!r}: {width}; use the names of the parameters, such as 'conv1' for "
+        "the leaf conv1/kernel"
+    )
 
 
 def depthwise(unit: ConvUnit, channels: int) -> ConvUnit:

@@ -47,7 +47,7 @@ class LeNet300100(nn.Module):
         del train
         x = images.reshape(images.shape[0], -1)
         for i, size in enumerate(self.features, start=1):
-            size = (self.widths or {}).get(f"dense{i}", size)
+            size = layers.width_of(self.widths, f"dense{i}", size)
             x = self.act(self.dense(size, dtype=self.dtype, name=f"dense{i}")(x))
         layers.check_widths(self)
         # The loss needs logits in float32 even if the layers compute in bfloat16.
@@ -136,7 +136,7 @@ class LeNet5(nn.Module):
         del train
         x = images
         for i, size in enumerate(self.conv_channels, start=1):
-            size = (self.widths or {}).get(f"conv{i}", size)
+            size = layers.width_of(self.widths, f"conv{i}", size)
             padding = self.padding if i == 1 else "VALID"
             layer = self.conv(
                 size, (5, 5), padding=padding, dtype=self.dtype, name=f"conv{i}"
@@ -149,7 +149,7 @@ class LeNet5(nn.Module):
             x = self.pool(self.act(y))
         x = x.reshape(x.shape[0], -1)
         for i, size in enumerate(self.features, start=1):
-            size = (self.widths or {}).get(f"dense{i}", size)
+            size = layers.width_of(self.widths, f"dense{i}", size)
             x = self.act(self.dense(size, dtype=self.dtype, name=f"dense{i}")(x))
         layers.check_widths(self)
         # The loss needs logits in float32 even if the layers compute in bfloat16.

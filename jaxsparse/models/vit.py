@@ -75,13 +75,13 @@ class Attention(nn.Module):
         """Computes self-attention; returns a sequence of the same shape."""
         b, t, c = x.shape
         query, key, value = (
-            self.dense(self.widths.get(name, self.width), name=name)(x).reshape(
-                b, t, -1, self.size
-            )
+            self.dense(layers.width_of(self.widths, name, self.width), name=name)(
+                x
+            ).reshape(b, t, -1, self.size)
             for name in ("query", "key", "value")
         )
         heads = attend(query, key, value).reshape(b, t, -1)
-        return self.dense(self.widths.get("out", c), name="out")(heads)
+        return self.dense(layers.width_of(self.widths, "out", c), name="out")(heads)
 
 
 class Block(nn.Module):
@@ -112,9 +112,11 @@ class Block(nn.Module):
         own = layers.widths_within(self.widths, "attention")
         attention = Attention(self.size, self.width, own, self.dense, name="attention")
         x = x + attention(self.norm(name="norm1")(x))
-        wide = self.widths.get("mlp1", 4 * self.width)
+        wide = layers.width_of(self.widths, "mlp1", 4 * self.width)
         y = self.act(self.dense(wide, name="mlp1")(self.norm(name="norm2")(x)))
-        return x + self.dense(self.widths.get("mlp2", x.shape[-1]), name="mlp2")(y)
+        return x + self.dense(
+            layers.width_of(self.widths, "mlp2", x.shape[-1]), name="mlp2"
+        )(y)
 
 
 class ViT(nn.Module):
@@ -196,7 +198,7 @@ class ViT(nn.Module):
                 f"images: expected sides that are multiples of {self.patch}, the side "
                 f"of a patch, got {images.shape[1]} by {images.shape[2]} pixels"
             )
-        width = (self.widths or {}).get("patches", self.width)
+        width = layers.width_of(self.widths, "patches", self.width)
         x = conv(width, sides, strides=sides, padding="VALID", name="patches")(images)
         x = x.reshape(len(x), -1, width)
         token = self._leaf("class_token", (1, 1, width), x.dtype)
