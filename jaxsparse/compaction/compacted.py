@@ -109,7 +109,7 @@ def compact(
       >>> params = {"a": jnp.ones((4, 3)), "bias": jnp.ones(3), "b": jnp.ones((3, 2))}
       >>> ticket = {"a": jnp.array([[1, 1, 0]] * 4, bool), "bias": None}
       >>> ticket["b"] = jnp.array([[1, 1], [0, 0], [0, 0]], bool)
-      >>> apply = lambda p, x: jax.nn.relu(x @ p["a"] + p["bias"]) @ p["b"]
+      >>> apply = lambda p, x: jax.nn.relu(x @ p["a"] + p["bias"][None]) @ p["b"]
       >>> small = compact(apply, params, ticket, jnp.ones((1, 4)))
       >>> small.params["a"].shape, small.report.parameters
       ((4, 1), (21, 7))

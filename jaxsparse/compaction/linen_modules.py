@@ -59,8 +59,8 @@ def compact_linen(
       >>> ticket = masks.ones(variables["params"])
       >>> ticket["head"]["kernel"] = ticket["head"]["kernel"].at[2:].set(False)
       >>> small = compact_linen(lenet, variables, ticket, images, train=False)
-      >>> small.module.features
-      (6, 2)
+      >>> small.module.features, dict(small.module.widths)
+      ((6, 5), {'dense2': 2})
     """
     inputs = example if isinstance(example, tuple) else (example,)
     is_whole = set(tree.names(masks)) <= set(tree.names(variables))

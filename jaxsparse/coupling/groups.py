@@ -74,7 +74,7 @@ def coupled_axes(apply: Callable[..., Any], params: Any, *inputs: Any) -> Coupli
 
     Examples:
       >>> params = {"a": jnp.ones((4, 3)), "b": jnp.ones((3, 2)), "c": jnp.ones(3)}
-      >>> apply = lambda p, x: jax.nn.relu(x @ p["a"] + p["c"]) @ p["b"]
+      >>> apply = lambda p, x: jax.nn.relu(x @ p["a"] + p["c"][None]) @ p["b"]
       >>> coupling = coupled_axes(apply, params, jnp.ones((1, 4)))
       >>> sorted(coupling.groups[0].axes)
       [('a', 1), ('b', 0), ('c', 0)]
