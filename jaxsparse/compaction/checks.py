@@ -40,7 +40,7 @@ def difference_of_programs(before: Program, after: Program) -> str:
                 continue
             if not jnp.issubdtype(before.avals[a].dtype, jnp.floating):
                 continue
-            if float(pair[0]) != float(pair[1]):
+            if not np.array_equal(*map(float, pair), equal_nan=True):
                 return (
                     f"{old.name!r} by {float(pair[0]):g}, a number computed from a "
                     f"width, which would become {float(pair[1]):g}"

@@ -15,6 +15,8 @@ COPIES = (
     *("convert_element_type", "copy", "copy_p", "stop_gradient", "name"),
     *("reduce_precision", "sharding_constraint", "device_put", "optimization_barrier"),
 )
+# The first operands of these are data, the others indices.
+INDEXED = {"dynamic_slice": 1, "dynamic_update_slice": 2, "gather": 1}
 
 
 def sources(
@@ -36,12 +38,9 @@ def sources(
     rule = MOVES.get(eqn.name)
     if rule is None:
         return None
-    if eqn.name in COPIES and len(eqn.inputs) > 1:
-        count = len(eqn.inputs)
-    else:
-        count = {"concatenate": len(eqn.inputs), "pad": 2}.get(eqn.name, 1)
-    if eqn.name == "dynamic_update_slice":
-        count = 2
+    count = len(eqn.inputs)
+    if eqn.name in INDEXED:
+        count = INDEXED[eqn.name]
     places, total = [], 0
     for number in eqn.inputs[:count]:
         shape = program.avals[number].shape
@@ -110,6 +109,22 @@ def _concatenate(eqn: Equation, places: list, indices: list) -> list:
     return [np.concatenate(places, eqn.params["dimension"])]
 
 
+def _stack(eqn: Equation, places: list, indices: list) -> list:
+    del indices
+    return [np.stack(places, eqn.params["axis"])]
+
+
+def _unstack(eqn: Equation, places: list, indices: list) -> list:
+    del indices
+    axis = eqn.params["axis"]
+    return [places[0].take(i, axis) for i in range(places[0].shape[axis])]
+
+
+def _tile(eqn: Equation, places: list, indices: list) -> list:
+    del indices
+    return [np.tile(places[0], eqn.params["reps"])]
+
+
 def _pad(eqn: Equation, places: list, indices: list) -> list:
     del indices
     found, fill = places
@@ -175,5 +190,8 @@ MOVES: dict[str, Rule] = dict.fromkeys(COPIES, _copies) | {
     "slice": _slice,
     "split": _split,
     "squeeze": _squeeze,
+    "stack": _stack,
+    "tile": _tile,
     "transpose": _transpose,
+    "unstack": _unstack,
 }

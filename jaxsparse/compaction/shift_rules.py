@@ -208,11 +208,18 @@ def _operand(number: int, axes: dict[int, Indices], state: Any) -> _Operand:
     return _Operand(before, after, state.entries.varies[number])
 
 
+def _moved_by(operand: _Operand) -> Array:
+    """Returns what is added to an operand; 0 for an infinity that stays."""
+    same = operand.after == operand.before
+    with np.errstate(invalid="ignore"):
+        return np.where(same, 0, operand.after - operand.before)
+
+
 def _product_change(
     op: Callable[[Array, Array], Array], left: _Operand, right: _Operand
 ) -> tuple[Array, Array]:
     """Returns the shift of a product, and where it is not a constant."""
-    by_left, by_right = (x.after - x.before for x in (left, right))
+    by_left, by_right = map(_moved_by, (left, right))
     shift: Any = 0.0
     bad: Any = 0.0
     if by_left.any():
@@ -297,7 +304,7 @@ def _reduction(eqn: Equation, reduced: Reduced, state: Any) -> Change:
     axes = tuple(eqn.params["axes"])
     operand = _operand(number, {i: reduced[0, i] for i in axes}, state)
     gone = _gone(operand, axes, reduced)
-    difference = operand.after - operand.before
+    difference = _moved_by(operand)
     if eqn.name == "reduce_sum":
         shift = difference.sum(axes)
         bad = (operand.varies & gone).any(axes)

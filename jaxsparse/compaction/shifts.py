@@ -92,7 +92,8 @@ def _passed(
     eqn: Equation, change: shift_rules.Change, i: int, relevant: Pattern, state: State
 ) -> Array:
     """Returns the shift of a result; has the causes stay if it is not a constant."""
-    bad = np.asarray(change.bad[i] & relevant)
+    finite = np.isfinite(change.shifts[i])
+    bad = np.asarray((change.bad[i] | ~finite) & relevant)
     if bad.any():
         # Without a known cause, nothing may be removed.
         for unit in change.causes or state.removed.units.tolist():

@@ -172,7 +172,8 @@ def _inline_closed(program: Program, body: Any, numbers: Sequence[int]) -> list[
 
 def _is_short(program: Program, eqn: Any) -> bool:
     """Says whether a loop may be replaced by its iterations."""
-    size = eqn.params["length"] * (_size(eqn.params["jaxpr"].jaxpr) + 1)
+    body = getattr(eqn.params["jaxpr"], "jaxpr", eqn.params["jaxpr"])
+    size = eqn.params["length"] * (_size(body) + 1)
     return size + len(program.equations) <= MOST_EQUATIONS
 
 
@@ -188,9 +189,8 @@ def _size(jaxpr: Any) -> int:
 
 def _unroll(program: Program, eqn: Any, numbers: list[int]) -> list[int]:
     """Appends the iterations of a loop one after the other."""
-    params = eqn.params
-    length, num_consts = params["length"], params["num_consts"]
-    num_carry = params["num_carry"]
+    params, length = eqn.params, eqn.params["length"]
+    num_consts, num_carry = _scan_parts(eqn)
     consts, rest = numbers[:num_consts], numbers[num_consts:]
     carry, stacked = rest[:num_carry], rest[num_carry:]
     order = range(length)[::-1] if params["reverse"] else range(length)
@@ -205,6 +205,27 @@ def _unroll(program: Program, eqn: Any, numbers: list[int]) -> list[int]:
         _stack(program, column, aval)
         for column, aval in zip(columns, avals, strict=True)
     ]
+
+
+def _scan_parts(eqn: Any) -> tuple[int, int]:
+    """Counts the constants and the carried values of a loop.
+
+    JAX versions differ in the parameters that count them. What is stacked has one axis
+    more than in the body.
+    """
+    body = getattr(eqn.params["jaxpr"], "jaxpr", eqn.params["jaxpr"])
+    stacked, carried = (
+        [
+            outer.aval.ndim != inner.aval.ndim
+            for outer, inner in zip(outside, inside, strict=True)
+        ]
+        for outside, inside in (
+            (eqn.invars, body.invars),
+            (eqn.outvars, body.outvars),
+        )
+    )
+    num_carry = carried.count(False)
+    return stacked.count(False) - num_carry, num_carry
 
 
 def _row(program: Program, number: int, i: int) -> int:
