@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> None:
     """Measures, judges the claims, and writes the page.
 
     Args:
-      argv: the script's name, which is not used.
+      argv: the command line, of which absl has parsed the flags.
     """
     del argv
     usual = ROOT / "experiments" / "results" / "gradient_flow"

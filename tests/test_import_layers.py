@@ -18,10 +18,10 @@ LAYERS = (
     (
         *("masks", "select", "scores", "distributions", "initializers"),
         *("fan_axes", "apportionment", "layer_counts"),
-        *("models", "data", "connectivity", "losses"),
+        *("models", "data", "connectivity", "coupling", "losses"),
     ),
     ("layer_options",),
-    ("transforms", "prune", "tost"),
+    ("transforms", "prune", "tost", "compaction"),
     ("lottery", "reports", "analysis"),
     ("training",),
     ("runner",),
@@ -35,6 +35,7 @@ SIDEWAYS = {
 }
 SIDEWAYS |= {("fan_axes", "masks"), ("layer_counts", "masks")}
 SIDEWAYS |= {("distributions", name) for name in ("apportionment", "layer_counts")}
+SIDEWAYS |= {("coupling", "connectivity"), ("select", "coupling")}
 SIDEWAYS |= {(name, "fan_axes") for name in ("select", "distributions", "initializers")}
 # These import less than their layer allows.
 ONLY = {

@@ -34,8 +34,8 @@ ZERO_AT_ZERO = _names(
 # All functions of single entries. A gate or condition counts as an operand too.
 ENTRYWISE = ZERO_AT_ZERO | _names(
     "acos acosh add add_any and atan2 bessel_i0e bessel_i1e clamp cos cosh digamma div "
-    "eq erfc exp exp2 ge gt imag integer_pow is_finite le lgamma log logistic lt max "
-    "min ne nextafter not or pow rem rsqrt sub xor"
+    "eq erfc exp exp2 ge gt imag integer_pow is_finite le lgamma log log2 logistic lt "
+    "max min ne nextafter not or pow rem rsqrt sub xor"
 )
 # Primitives that move data, with the number of operands that are data, as opposed to
 # indices; None if all are.
@@ -52,7 +52,10 @@ MOVES = {
     "slice": 1,
     "split": 1,
     "squeeze": 1,
+    "stack": None,
+    "tile": 1,
     "transpose": 1,
+    "unstack": 1,
 }
 # Primitives that reduce many entries to one: over axes, cumulatively along an axis, and
 # over windows.

@@ -42,6 +42,7 @@ class BasicBlock(nn.Module):
     Attributes:
       features: channels of the output.
       stride: stride of the first convolution.
+      fits: whether the input has the shape of the output, so that it is the shortcut.
       shortcut: "projection" for a 1x1 convolution or "identity" for `subsample`; used
         where the shape changes.
       act: activation function, applied twice.
@@ -50,6 +51,7 @@ class BasicBlock(nn.Module):
 
     features: int
     stride: int
+    fits: bool
     shortcut: str
     act: Callable[[Array], Array]
     unit: ConvUnit
@@ -71,6 +73,7 @@ class Bottleneck(nn.Module):
     Attributes:
       features: channels of the 3x3 convolution; the output has four times as many.
       stride: stride of the 3x3 convolution.
+      fits: whether the input has the shape of the output, so that it is the shortcut.
       shortcut: "projection" for a 1x1 convolution or "identity" for `subsample`; used
         where the shape changes.
       act: activation function, applied three times.
@@ -79,6 +82,7 @@ class Bottleneck(nn.Module):
 
     features: int
     stride: int
+    fits: bool
     shortcut: str
     act: Callable[[Array], Array]
     unit: ConvUnit
@@ -99,9 +103,9 @@ def _fit(
     y: Float[Array, "b h2 w2 o"],
     block: BasicBlock | Bottleneck,
 ) -> Float[Array, "b h2 w2 o"]:
-    """Converts the input of a block to the shape of its output if they differ."""
+    """Converts the input of a block to the shape of its output if it does not fit."""
     features, stride = y.shape[-1], block.stride
-    if stride == 1 and x.shape[-1] == features:
+    if block.fits:
         return x
     if block.shortcut == "identity":
         return subsample(x, features, stride=stride)
@@ -118,6 +122,7 @@ class PreActivation(nn.Module):
     Attributes:
       features: channels of the output.
       stride: stride of the first convolution.
+      fits: whether the input has the shape of the output, so that it is the shortcut.
       act: activation function, applied twice.
       norm: creates normalization layers; already bound to training or evaluation mode.
       unit: `layers.conv_unit`, bound to the convolution and no normalization.
@@ -125,6 +130,7 @@ class PreActivation(nn.Module):
 
     features: int
     stride: int
+    fits: bool
     act: Callable[[Array], Array]
     norm: ModuleFactory
     unit: ConvUnit
@@ -136,6 +142,7 @@ class PreActivation(nn.Module):
         active = self.act(self.norm(name="norm1")(x))
         y = self.unit(active, size, 3, stride=stride, name="{}1")
         y = self.unit(self.act(self.norm(name="norm2")(y)), size, 3, name="{}2")
-        if stride != 1 or x.shape[-1] != size:
-            x = self.unit(active, size, 1, stride=stride, skip=None, name="shortcut_{}")
+        if not self.fits:
+            unit, out = self.unit, y.shape[-1]
+            x = unit(active, out, 1, stride=stride, skip=None, name="shortcut_{}")
         return x + y

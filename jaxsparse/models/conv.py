@@ -1,13 +1,13 @@
 """Conv-2, Conv-4 and Conv-6: small VGG-like networks for CIFAR-10."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxsparse.models import pooling
+from jaxsparse.models import layers, pooling
 
 
 class ConvNet(nn.Module):
@@ -29,6 +29,9 @@ class ConvNet(nn.Module):
       dense: creates the dense layers.
       dtype: dtype in which the layers compute; None for the promoted dtype of images
         and parameters.
+      widths: units of layers by name, in place of those that other fields define, such
+        as {"dense1": 5}; None for none. Layers whose outputs are added
+        need equal numbers.
 
     Deviations:
       None known. Figure 2 of the paper gives 1.7M weights for Conv-6, including 1.1M in
@@ -49,6 +52,7 @@ class ConvNet(nn.Module):
     pool: Callable[[Array], Array] = pooling.pool_windows
     dense: Callable[..., nn.Module] = nn.Dense
     dtype: DTypeLike | None = None
+    widths: Mapping[str, int] | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError if the depth is not a positive even number."""
@@ -68,13 +72,16 @@ class ConvNet(nn.Module):
         x = images
         for i in range(self.depth):
             size = self.width * 2 ** (i // 2)
+            size = layers.width_of(self.widths, f"conv{i + 1}", size)
             layer = self.conv(size, (3, 3), dtype=self.dtype, name=f"conv{i + 1}")
             x = self.act(layer(x))
             if i % 2:
                 x = self.pool(x)
         x = x.reshape(x.shape[0], -1)
         for i, size in enumerate(self.features, start=1):
+            size = layers.width_of(self.widths, f"dense{i}", size)
             x = self.act(self.dense(size, dtype=self.dtype, name=f"dense{i}")(x))
+        layers.check_widths(self)
         # The loss needs logits in float32 even if the layers compute in bfloat16.
         precise = jnp.promote_types(x.dtype, jnp.float32)
         return self.dense(self.classes, dtype=precise, name="head")(x)

@@ -6,7 +6,7 @@ in one place.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -35,6 +35,7 @@ def conv_unit(
     conv: ModuleFactory,
     norm: ModuleFactory | None,
     skip: ModuleFactory | None,
+    widths: Mapping[str, int] | None = None,
 ) -> Float[Array, "b h2 w2 o"]:
     """Computes norm(conv(x)) + skip(x).
 
@@ -53,10 +54,12 @@ def conv_unit(
         None to omit it.
       skip: creates the ghost skip connection, called as
         `skip(features, stride=stride, name=...)`; None to omit it.
+      widths: channels of convolutions by name, in place of `features`; None for none.
 
     Returns:
       Feature maps, [b, h2, w2, o], before any activation function.
     """
+    features = width_of(widths, name.format("conv"), features)
     layer = conv(
         features,
         (size, size),
@@ -76,7 +79,7 @@ def bind(network: Any, *, train: bool, use_bias: bool = False) -> ConvUnit:
     """Binds `conv_unit` to the layers of a network.
 
     Args:
-      network: a module with the fields `conv`, `norm`, `skip` and `dtype`.
+      network: a module with the fields `conv`, `norm`, `skip`, `dtype` and `widths`.
       train: whether normalization uses batch statistics instead of running statistics.
       use_bias: whether convolutions have biases.
 
@@ -90,7 +93,80 @@ def bind(network: Any, *, train: bool, use_bias: bool = False) -> ConvUnit:
             norm, use_running_average=not train, dtype=network.dtype
         )
     conv = functools.partial(network.conv, use_bias=use_bias, dtype=network.dtype)
-    return functools.partial(conv_unit, conv=conv, norm=norm, skip=network.skip)
+    return functools.partial(
+        conv_unit, conv=conv, norm=norm, skip=network.skip, widths=network.widths
+    )
+
+
+def within(unit: ConvUnit, name: str) -> ConvUnit:
+    """Gives a block the widths of its own layers.
+
+    Args:
+      unit: what `bind` returned, with the widths of the network.
+      name: name of the block.
+    """
+    return functools.partial(unit, widths=widths_within(unit.keywords["widths"], name))
+
+
+def widths_within(widths: Mapping[str, int] | None, name: str) -> dict[str, int]:
+    """Selects the widths of the layers of a submodule, by their names in it.
+
+    Args:
+      widths: units of layers by name; None for none.
+      name: name of the submodule.
+
+    Examples:
+      >>> widths_within({"block1/mlp1": 8, "head": 3}, "block1")
+      {'mlp1': 8}
+    """
+    start = f"{name}/"
+    return {
+        layer.removeprefix(start): width
+        for layer, width in (widths or {}).items()
+        if layer.startswith(start)
+    }
+
+
+def width_of(widths: Mapping[str, int] | None, name: str, otherwise: int) -> int:
+    """Returns the number of units of a layer.
+
+    Args:
+      widths: units of layers by name; None for none.
+      name: name of the layer.
+      otherwise: units of a layer that is not among them.
+
+    Raises:
+      ValueError: if the width is less than 1.
+    """
+    width = (widths or {}).get(name, otherwise)
+    if width < 1:
+        raise _wrong_width(name, width)
+    return width
+
+
+def check_widths(network: Any) -> None:
+    """Validates the names of the widths of a network whose layers exist already.
+
+    Args:
+      network: a bound module with the field `widths`.
+
+    Raises:
+      ValueError: if there is no layer of a name.
+    """
+    for name, width in (network.widths or {}).items():
+        known: Any = network.variables["params"]
+        for key in name.split("/"):
+            known = known.get(key, {}) if hasattr(known, "get") else {}
+        if "kernel" not in known:
+            raise _wrong_width(name, width)
+
+
+def _wrong_width(name: str, width: int) -> ValueError:
+    return ValueError(
+        "widths: expected numbers of 1 or more by the names of layers with a kernel, "
+        f"got {name!r}: {width}; use the names of the parameters, such as 'conv1' for "
+        "the leaf conv1/kernel"
+    )
 
 
 def depthwise(unit: ConvUnit, channels: int) -> ConvUnit:

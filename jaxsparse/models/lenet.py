@@ -1,13 +1,13 @@
 """LeNet-300-100 and LeNet-5: small networks for digits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxsparse.models import pooling
+from jaxsparse.models import layers, pooling
 
 
 class LeNet300100(nn.Module):
@@ -23,6 +23,9 @@ class LeNet300100(nn.Module):
       dense: creates the dense layers.
       dtype: dtype in which the layers compute; None for the promoted dtype of images
         and parameters. The head computes in float32 or wider.
+      widths: units of layers by name, in place of those that other fields define, such
+        as {"dense1": 5}; None for none. Layers whose outputs are added
+        need equal numbers.
 
     References:
       LeCun, Bottou, Bengio, Haffner, Gradient-based learning applied to document
@@ -34,6 +37,7 @@ class LeNet300100(nn.Module):
     act: Callable[[Array], Array] = nn.relu
     dense: Callable[..., nn.Module] = nn.Dense
     dtype: DTypeLike | None = None
+    widths: Mapping[str, int] | None = None
 
     @nn.compact
     def __call__(
@@ -43,7 +47,9 @@ class LeNet300100(nn.Module):
         del train
         x = images.reshape(images.shape[0], -1)
         for i, size in enumerate(self.features, start=1):
+            size = layers.width_of(self.widths, f"dense{i}", size)
             x = self.act(self.dense(size, dtype=self.dtype, name=f"dense{i}")(x))
+        layers.check_widths(self)
         # The loss needs logits in float32 even if the layers compute in bfloat16.
         precise = jnp.promote_types(x.dtype, jnp.float32)
         return self.dense(self.classes, dtype=precise, name="head")(x)
@@ -86,6 +92,9 @@ class LeNet5(nn.Module):
       dense: creates the dense layers.
       dtype: dtype in which the layers compute; None for the promoted dtype of images
         and parameters. The head computes in float32 or wider.
+      widths: units of layers by name, in place of those that other fields define, such
+        as {"dense1": 5}; None for none. Layers whose outputs are added
+        need equal numbers.
 
     Deviations:
       As in most later work, pooling takes the maximum, every map of conv2 is connected
@@ -108,6 +117,7 @@ class LeNet5(nn.Module):
     skip: Callable[..., nn.Module] | None = None
     dense: Callable[..., nn.Module] = nn.Dense
     dtype: DTypeLike | None = None
+    widths: Mapping[str, int] | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError if the padding is neither "SAME" nor "VALID"."""
@@ -126,6 +136,7 @@ class LeNet5(nn.Module):
         del train
         x = images
         for i, size in enumerate(self.conv_channels, start=1):
+            size = layers.width_of(self.widths, f"conv{i}", size)
             padding = self.padding if i == 1 else "VALID"
             layer = self.conv(
                 size, (5, 5), padding=padding, dtype=self.dtype, name=f"conv{i}"
@@ -138,7 +149,9 @@ class LeNet5(nn.Module):
             x = self.pool(self.act(y))
         x = x.reshape(x.shape[0], -1)
         for i, size in enumerate(self.features, start=1):
+            size = layers.width_of(self.widths, f"dense{i}", size)
             x = self.act(self.dense(size, dtype=self.dtype, name=f"dense{i}")(x))
+        layers.check_widths(self)
         # The loss needs logits in float32 even if the layers compute in bfloat16.
         precise = jnp.promote_types(x.dtype, jnp.float32)
         return self.dense(self.classes, dtype=precise, name="head")(x)
@@ -164,6 +177,9 @@ class LeNet5Caffe(LeNet5):
       dense: creates the dense layers.
       dtype: dtype in which the layers compute; None for the promoted dtype of images
         and parameters. The head computes in float32 or wider.
+      widths: units of layers by name, in place of those that other fields define, such
+        as {"dense1": 5}; None for none. Layers whose outputs are added
+        need equal numbers.
 
     Deviations:
       Convolutions are followed by `act`, as in the papers on pruning. Caffe's own

@@ -5,7 +5,7 @@ nothing before the last stage; code for CIFAR therefore replaces the first one o
 these strides by 1.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from flax import linen as nn
 from jax.typing import DTypeLike
@@ -66,6 +66,9 @@ class MobileNetV1(nn.Module):
       dense: creates the head.
       dtype: dtype in which the layers compute; None for the promoted dtype of images
         and parameters. The head computes in float32 or wider.
+      widths: units of layers by name, in place of those that other fields define, such
+        as {"stage1_block0/conv2": 5}; None for none. Layers whose outputs are added
+        need equal numbers.
 
     Deviations:
       The table of the paper lists a stride of 2 for the last block, although its output
@@ -89,6 +92,7 @@ class MobileNetV1(nn.Module):
     skip: ModuleFactory | None = None
     dense: ModuleFactory = nn.Dense
     dtype: DTypeLike | None = None
+    widths: Mapping[str, int] | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError if a stage has no number of blocks, channels or stride."""
@@ -107,7 +111,9 @@ class MobileNetV1(nn.Module):
         for size, stride, name in layers.stages(
             self.blocks, self.features, tuple(strides)
         ):
-            x = Separable(size, stride, act=self.act, unit=unit, name=name)(x)
+            own = layers.within(unit, name)
+            x = Separable(size, stride, act=self.act, unit=own, name=name)(x)
+        layers.check_widths(self)
         return layers.classify(x, self.classes, dense=self.dense)
 
 
@@ -117,14 +123,15 @@ class InvertedResidual(nn.Module):
     conv1 (1x1) expands the channels, conv2 (3x3) is depthwise, and conv3 (1x1) reduces
     the channels, without an activation function after it. Each is followed by
     normalization. If the network has ghost skip connections, there is one around each
-    convolution and its normalization. If input and output have the same shape, the
-    input is added to the output.
+    convolution and its normalization.
 
     Attributes:
       features: channels of the output.
       stride: stride of the 3x3 convolution.
       expand: ratio of the channels of conv2 to those of the input; without conv1 if it
         is 1.
+      has_shortcut: whether the input is added to the output, which then has the same
+        shape.
       act: activation function, applied after all convolutions but the last.
       unit: `layers.conv_unit`, bound to the layers of the network by `layers.bind`.
     """
@@ -132,6 +139,7 @@ class InvertedResidual(nn.Module):
     features: int
     stride: int
     expand: int
+    has_shortcut: bool
     act: Callable[[Array], Array]
     unit: ConvUnit
 
@@ -141,10 +149,11 @@ class InvertedResidual(nn.Module):
         y, wide = x, self.expand * x.shape[-1]
         if self.expand != 1:
             y = self.act(self.unit(y, wide, 1, name="{}1"))
+            wide = y.shape[-1]
         depthwise = layers.depthwise(self.unit, wide)
         y = depthwise(y, wide, 3, stride=self.stride, name="{}2")
         y = self.unit(self.act(y), self.features, 1, name="{}3")
-        return x + y if x.shape == y.shape else y
+        return x + y if self.has_shortcut else y
 
 
 class MobileNetV2(nn.Module):
@@ -175,6 +184,9 @@ class MobileNetV2(nn.Module):
       dense: creates the head.
       dtype: dtype in which the layers compute; None for the promoted dtype of images
         and parameters. The head computes in float32 or wider.
+      widths: units of layers by name, in place of those that other fields define, such
+        as {"stage1_block0/conv2": 5}; None for none. Layers whose outputs are added
+        need equal numbers.
 
     Deviations:
       ReLU instead of the paper's ReLU6 (`act=nn.relu6`), as in most code for small
@@ -201,6 +213,7 @@ class MobileNetV2(nn.Module):
     skip: ModuleFactory | None = None
     dense: ModuleFactory = nn.Dense
     dtype: DTypeLike | None = None
+    widths: Mapping[str, int] | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError if a stage has no number of blocks, channels or stride."""
@@ -216,14 +229,18 @@ class MobileNetV2(nn.Module):
         first, *strides = self.strides
         x = unit(images, self.width, 3, stride=first, skip=None, name="{}")
         x, expand = self.act(x), 1  # The first block does not expand (table 2).
+        before = self.width
         for size, stride, name in layers.stages(
             self.blocks, self.features, tuple(strides)
         ):
+            has_shortcut = stride == 1 and size == before
+            own = layers.within(unit, name)
             x = InvertedResidual(
-                size, stride, expand, act=self.act, unit=unit, name=name
+                size, stride, expand, has_shortcut, act=self.act, unit=own, name=name
             )(x)
-            expand = self.expand
+            expand, before = self.expand, size
         x = self.act(unit(x, self.last, 1, name="last_{}"))
+        layers.check_widths(self)
         return layers.classify(x, self.classes, dense=self.dense)
 
 

@@ -1,7 +1,7 @@
 """Residual networks for ImageNet and CIFAR, with basic or bottleneck blocks."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flax import linen as nn
@@ -13,6 +13,7 @@ from jaxsparse.models import layers
 from jaxsparse.models.layers import ModuleFactory
 
 BLOCKS = {"basic": blocks_lib.BasicBlock, "bottleneck": blocks_lib.Bottleneck}
+EXPANSIONS = {"basic": 1, "bottleneck": 4}  # outputs of a block by its `features`
 STEMS = {"imagenet": (7, 2), "cifar": (3, 1)}  # size and stride of the convolution
 
 
@@ -54,6 +55,9 @@ class ResNet(nn.Module):
       dense: creates the head.
       dtype: dtype in which the layers compute; None for the promoted dtype of images
         and parameters. The head computes in float32 or wider.
+      widths: units of layers by name, in place of those that other fields define, such
+        as {"stage1_block0/conv1": 5}; None for none. Layers whose outputs are added
+        need equal numbers.
 
     Deviations:
       The 3x3 convolution of a bottleneck has the stride, as in all code with which
@@ -80,6 +84,7 @@ class ResNet(nn.Module):
     skip: ModuleFactory | None = None
     dense: ModuleFactory = nn.Dense
     dtype: DTypeLike | None = None
+    widths: Mapping[str, int] | None = None
 
     def __post_init__(self) -> None:
         """Validates the block, stem, shortcut and lengths; raises ValueError."""
@@ -102,7 +107,7 @@ class ResNet(nn.Module):
         """Computes logits [b, k]; in training, normalizes by batch statistics."""
         unit = layers.bind(self, train=train)
         block = functools.partial(
-            BLOCKS[self.block], shortcut=self.shortcut, act=self.act, unit=unit
+            BLOCKS[self.block], shortcut=self.shortcut, act=self.act
         )
         size, stride = STEMS[self.stem]
         x = unit(images, self.features[0], size, stride=stride, skip=None, name="{}")
@@ -111,8 +116,13 @@ class ResNet(nn.Module):
             # PyTorch's padding; "SAME" would pad an even image by (0, 1).
             x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         strides = (1,) + (2,) * (len(self.blocks) - 1)
+        before, growth = self.features[0], EXPANSIONS[self.block]
         for width, stride, name in layers.stages(self.blocks, self.features, strides):
-            x = block(width, stride, name=name)(x)
+            fits = stride == 1 and before == growth * width
+            own = layers.within(unit, name)
+            x = block(width, stride, fits, unit=own, name=name)(x)
+            before = growth * width
+        layers.check_widths(self)
         return layers.classify(x, self.classes, dense=self.dense)
 
 

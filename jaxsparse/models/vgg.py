@@ -1,6 +1,6 @@
 """VGG: plain stacks of convolutions, in the variants of papers on sparse training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from flax import linen as nn
 from jax.typing import DTypeLike
@@ -45,6 +45,9 @@ class VGG(nn.Module):
       dense: creates the head.
       dtype: dtype in which the layers compute; None for the promoted dtype of images
         and parameters. The head computes in float32 or wider.
+      widths: units of layers by name, in place of those that other fields define, such
+        as {"conv2": 5}; None for none. Layers whose outputs are added
+        need equal numbers.
 
     Deviations:
       In contrast to the networks of Simonyan and Zisserman, global average pooling
@@ -70,6 +73,7 @@ class VGG(nn.Module):
     pool: Callable[[Array], Array] = pooling.pool_windows
     dense: ModuleFactory = nn.Dense
     dtype: DTypeLike | None = None
+    widths: Mapping[str, int] | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError if a stage has no number of convolutions or channels."""
@@ -92,4 +96,5 @@ class VGG(nn.Module):
                 skip = self.skip if number else None
                 number += 1
                 x = self.act(unit(x, size, 3, skip=skip, name=f"{{}}{number}"))
+        layers.check_widths(self)
         return layers.classify(x, self.classes, dense=self.dense)

@@ -11,7 +11,7 @@ convolutions.
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -59,11 +59,15 @@ class Attention(nn.Module):
     """Multi-head self-attention with the layers query, key, value and out.
 
     Attributes:
-      heads: number of heads, among which the channels are divided equally.
+      size: channels of a head.
+      width: channels of all heads.
+      widths: channels of the layers by name, in place of `width`.
       dense: creates the layers; already bound to its dtype.
     """
 
-    heads: int
+    size: int
+    width: int
+    widths: Mapping[str, int]
     dense: ModuleFactory
 
     @nn.compact
@@ -71,10 +75,13 @@ class Attention(nn.Module):
         """Computes self-attention; returns a sequence of the same shape."""
         b, t, c = x.shape
         query, key, value = (
-            self.dense(c, name=name)(x).reshape(b, t, self.heads, c // self.heads)
+            self.dense(layers.width_of(self.widths, name, self.width), name=name)(
+                x
+            ).reshape(b, t, -1, self.size)
             for name in ("query", "key", "value")
         )
-        return self.dense(c, name="out")(attend(query, key, value).reshape(b, t, c))
+        heads = attend(query, key, value).reshape(b, t, -1)
+        return self.dense(layers.width_of(self.widths, "out", c), name="out")(heads)
 
 
 class Block(nn.Module):
@@ -84,13 +91,17 @@ class Block(nn.Module):
     attention/query, ..., norm2, mlp1 and mlp2.
 
     Attributes:
-      heads: number of heads of the attention.
+      width: channels of a token and of all heads of the attention.
+      size: channels of a head.
+      widths: units of the layers by name, in place of those that `width` defines.
       act: activation function of one array.
       norm: creates the normalization layers; already bound to its dtype.
       dense: creates the dense layers; already bound to its dtype.
     """
 
-    heads: int
+    width: int
+    size: int
+    widths: Mapping[str, int]
     act: Callable[[Array], Array]
     norm: ModuleFactory
     dense: ModuleFactory
@@ -98,10 +109,14 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b t c"]) -> Float[Array, "b t c"]:
         """Computes the block; returns a sequence of the same shape."""
-        attention = Attention(self.heads, self.dense, name="attention")
+        own = layers.widths_within(self.widths, "attention")
+        attention = Attention(self.size, self.width, own, self.dense, name="attention")
         x = x + attention(self.norm(name="norm1")(x))
-        y = self.dense(4 * x.shape[-1], name="mlp1")(self.norm(name="norm2")(x))
-        return x + self.dense(x.shape[-1], name="mlp2")(self.act(y))
+        wide = layers.width_of(self.widths, "mlp1", 4 * self.width)
+        y = self.act(self.dense(wide, name="mlp1")(self.norm(name="norm2")(x)))
+        return x + self.dense(
+            layers.width_of(self.widths, "mlp2", x.shape[-1]), name="mlp2"
+        )(y)
 
 
 class ViT(nn.Module):
@@ -131,6 +146,10 @@ class ViT(nn.Module):
       dense: creates the dense layers.
       dtype: dtype in which the layers compute; None for the promoted dtype of images
         and parameters. Softmax and head compute in float32 or wider.
+      widths: units of layers by name, such as {"block1/mlp1": 5}, where they differ
+        from those that the other fields define; None for no differences. Layers whose
+        outputs are added need equal numbers, and so do the query, key and value of a
+        block, a multiple of the channels of a head, which are `width` / `heads`.
 
     Deviations:
       As in DeiT, the head is one layer, while the paper uses two in pre-training, and
@@ -152,6 +171,7 @@ class ViT(nn.Module):
     norm: ModuleFactory = NORM
     dense: ModuleFactory = nn.Dense
     dtype: DTypeLike | None = None
+    widths: Mapping[str, int] | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError if the width is not a multiple of the number of heads."""
@@ -178,17 +198,19 @@ class ViT(nn.Module):
                 f"images: expected sides that are multiples of {self.patch}, the side "
                 f"of a patch, got {images.shape[1]} by {images.shape[2]} pixels"
             )
-        x = conv(self.width, sides, strides=sides, padding="VALID", name="patches")(
-            images
-        )
-        x = x.reshape(len(x), -1, self.width)
-        token = self._leaf("class_token", (1, 1, self.width), x.dtype)
-        x = jnp.concatenate([jnp.broadcast_to(token, (len(x), 1, self.width)), x], 1)
+        width = layers.width_of(self.widths, "patches", self.width)
+        x = conv(width, sides, strides=sides, padding="VALID", name="patches")(images)
+        x = x.reshape(len(x), -1, width)
+        token = self._leaf("class_token", (1, 1, width), x.dtype)
+        x = jnp.concatenate([jnp.broadcast_to(token, (len(x), 1, width)), x], 1)
         x = x + self._leaf("positions", (1, *x.shape[1:]), x.dtype)
         for i in range(self.depth):
-            x = Block(self.heads, self.act, norm, dense, name=f"block{i + 1}")(x)
+            name, size = f"block{i + 1}", self.width // self.heads
+            own = layers.widths_within(self.widths, name)
+            x = Block(self.width, size, own, self.act, norm, dense, name=name)(x)
         # Only the class token is passed on, so `classify` averages over one position.
         x = norm(name="norm")(x)[:, :1, None]
+        layers.check_widths(self)
         return layers.classify(x, self.classes, dense=self.dense)
 
     def _leaf(

@@ -1,7 +1,7 @@
 """Wide residual networks: few pre-activation blocks with many channels."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from flax import linen as nn
 from jax.typing import DTypeLike
@@ -35,6 +35,9 @@ class WideResNet(nn.Module):
       dense: creates the head.
       dtype: dtype in which the layers compute; None for the promoted dtype of images
         and parameters. The head computes in float32 or wider.
+      widths: units of layers by name, in place of those that other fields define, such
+        as {"stage1_block0/conv1": 5}; None for none. Layers whose outputs are added
+        need equal numbers.
 
     Deviations:
       There is no dropout, which the paper uses in some of its runs.
@@ -55,6 +58,7 @@ class WideResNet(nn.Module):
     skip: ModuleFactory | None = None
     dense: ModuleFactory = nn.Dense
     dtype: DTypeLike | None = None
+    widths: Mapping[str, int] | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError if the depth is not 6n + 4, or less than 10."""
@@ -77,9 +81,13 @@ class WideResNet(nn.Module):
         x = unit(images, self.width, 3, skip=None, name="{}")
         counts = ((self.depth - 4) // 6,) * 3
         sizes = tuple(self.width * self.widen * 2**stage for stage in range(3))
+        before = self.width
         for width, stride, name in layers.stages(counts, sizes, (1, 2, 2)):
+            fits, own = stride == 1 and before == width, layers.within(unit, name)
             x = blocks.PreActivation(
-                width, stride, act=self.act, norm=norm, unit=unit, name=name
+                width, stride, fits, act=self.act, norm=norm, unit=own, name=name
             )(x)
+            before = width
         x = self.act(norm(name="norm")(x))
+        layers.check_widths(self)
         return layers.classify(x, self.classes, dense=self.dense)

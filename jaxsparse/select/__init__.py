@@ -7,9 +7,11 @@ The scores come from `scores`, the counts from `distributions` and `durations`.
 A `Structure` describes structured sparsity, in which weights are kept or removed in
 units: `n_of_m`, `blocks`, `channels` and `fan_in`. `round_counts` rounds counts to
 those that a structure can keep, and `bind` attaches to a structure which axes of each
-leaf are inputs and outputs.
+leaf are inputs and outputs. `coupled_channels` removes channels from all layers that
+share them, also through shortcuts.
 """
 
+from jaxsparse.select.coupled import coupled_channels
 from jaxsparse.select.floors import floors, top_k_global_at_least
 from jaxsparse.select.inputs import AxisName
 from jaxsparse.select.ranking import (
@@ -52,6 +54,7 @@ __all__ = (
     "count_active",
     "count_at",
     "count_ties",
+    "coupled_channels",
     "fan_in",
     "round_counts",
     "round_totals",

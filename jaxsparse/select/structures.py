@@ -137,7 +137,9 @@ def channels() -> Structure:
     """Makes a channel structure.
 
     All weights into a neuron or an output channel are kept or removed together. The
-    bias of a removed channel stays, so the next layer still receives the channel.
+    bias of a removed channel stays, so the next layer still receives the channel. Where
+    the network has to get smaller, `select.coupled_channels` removes a channel from all
+    layers that share it.
 
     Returns:
       The structure.

@@ -1,0 +1,180 @@
+"""Checks of a smaller network against the one it was made of.
+
+The program is traced again with the smaller parameters. Its numbers must be the same: a
+factor computed from a width, such as the 1 / n of a mean over units, would differ.
+Then both networks run on random inputs of several batch sizes.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsparse.coupling.program import Program, trace
+
+# Outputs may differ by this many units in the last place of their largest entry, in the
+# least precise dtype of the network: sums of other lengths round differently.
+LAST_PLACES = 256
+
+
+def difference_of_programs(before: Program, after: Program) -> str:
+    """Finds a number that changed with a width.
+
+    Args:
+      before: the network.
+      after: the smaller network.
+
+    Returns:
+      What differs; empty if nothing does, or the operations are other ones, which are
+      only checked by their outputs.
+    """
+    names = [[eqn.name for eqn in program.equations] for program in (before, after)]
+    if names[0] != names[1]:
+        return ""
+    for old, new in zip(before.equations, after.equations, strict=True):
+        for a, b in zip(old.inputs, new.inputs, strict=True):
+            pair = before.constants.get(a), after.constants.get(b)
+            if any(value is None or np.ndim(value) for value in pair):
+                continue
+            if not jnp.issubdtype(before.avals[a].dtype, jnp.floating):
+                continue
+            if not np.array_equal(*map(float, pair), equal_nan=True):
+                return (
+                    f"{old.name!r} by {float(pair[0]):g}, a number computed from a "
+                    f"width, which would become {float(pair[1]):g}"
+                )
+    return ""
+
+
+def tolerance(program: Program) -> float:
+    """Returns the largest difference of outputs that is rounding, relative to them.
+
+    Args:
+      program: the network.
+    """
+    floats = [
+        aval.dtype for aval in program.avals if jnp.issubdtype(aval.dtype, jnp.floating)
+    ]
+    return LAST_PLACES * max(float(jnp.finfo(dtype).eps) for dtype in floats)
+
+
+def random_inputs(example: tuple[Any, ...], seed: int, batch: int | None) -> Any:
+    """Draws inputs.
+
+    Args:
+      example: inputs, for shapes and dtypes; integers are drawn from their range.
+      seed: seed of the random numbers, which have a larger scale for odd seeds.
+      batch: length of the first axis of all arrays; None for that of the example.
+    """
+    rng = np.random.default_rng(seed)
+
+    def draw(leaf: Any) -> Any:
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended):
+            return leaf
+        shape = leaf.shape if batch is None else (batch, *leaf.shape[1:])
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            values = rng.normal(size=shape) * (3.0 if seed % 2 else 1.0)
+            return jnp.asarray(values, leaf.dtype)
+        concrete = isinstance(leaf, jax.Array | np.ndarray) and leaf.size
+        low, high = (int(leaf.min()), int(leaf.max())) if concrete else (0, 0)
+        return jnp.asarray(rng.integers(low, high + 1, shape), leaf.dtype)
+
+    return jax.tree.map(draw, example)
+
+
+def batch_sizes(example: tuple[Any, ...]) -> list[int | None]:
+    """Lists lengths of the first axis to try; that of the example is None.
+
+    Args:
+      example: inputs.
+    """
+    shapes = [leaf.shape for leaf in jax.tree.leaves(example)]
+    lengths = {shape[0] if shape else None for shape in shapes}
+    if len(lengths) != 1 or None in lengths:
+        return [None]
+    (length,) = lengths
+    return [None, 2 if length == 1 else 1]
+
+
+def difference(
+    before: Callable[..., Any], after: Callable[..., Any], example: tuple[Any, ...]
+) -> tuple[float, float]:
+    """Compares the outputs of two networks on random inputs.
+
+    Args:
+      before: the network, a function of inputs.
+      after: the smaller network.
+      example: inputs, for shapes and dtypes.
+
+    Returns:
+      The largest difference of an output, absolute and relative to the largest entry
+      of the same output. Infinite if outputs have other shapes, or other integers.
+    """
+    worst = 0.0, 0.0
+    old, new = jax.jit(before), jax.jit(after)
+    for number, batch in enumerate(batch_sizes(example)):
+        for seed in (2 * number, 2 * number + 1):
+            inputs = random_inputs(example, seed, batch)
+            try:
+                outputs = old(*inputs)
+            except Exception:
+                if batch is None:
+                    raise
+                break  # The network does not run with other batch sizes.
+            gap = _gap(outputs, new(*inputs))
+            worst = max(worst[0], gap[0]), max(worst[1], gap[1])
+    return worst
+
+
+def _gap(first: Any, second: Any) -> tuple[float, float]:
+    """Returns the largest absolute and relative difference of two trees."""
+    if jax.tree.structure(first) != jax.tree.structure(second):
+        return np.inf, np.inf
+    worst = 0.0, 0.0
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        if a.shape != b.shape or a.dtype != b.dtype:
+            return np.inf, np.inf
+        if not jnp.issubdtype(a.dtype, jnp.inexact):
+            if not np.array_equal(a, b):
+                return np.inf, np.inf
+            continue
+        wide = [np.asarray(x.astype(jnp.result_type(x, np.float32))) for x in (a, b)]
+        if not np.array_equal(np.isnan(wide[0]), np.isnan(wide[1])):
+            return np.inf, np.inf
+        gaps = np.nan_to_num(np.abs(wide[0] - wide[1]))
+        if gaps.size:
+            largest = max(float(np.nan_to_num(np.abs(wide[0])).max()), 1e-30)
+            gap = float(gaps.max())
+            worst = max(worst[0], gap), max(worst[1], gap / largest)
+    return worst
+
+
+def failure(
+    apply: Callable[..., Any], small: Any, program: Program, example: tuple[Any, ...]
+) -> tuple[str, Program]:
+    """Traces the smaller network and compares the programs.
+
+    Args:
+      apply: the smaller network, called as `apply(small, *inputs)`.
+      small: its parameters.
+      program: the program of the whole network.
+      example: inputs.
+
+    Returns:
+      Why the smaller network is not the same, empty if nothing was found; and the
+      smaller network's program.
+    """
+    try:
+        after = trace(apply, small, *example)
+    except Exception as error:  # whatever the user's function raises
+        lines = str(error).splitlines() or [""]
+        return f"the function does not take smaller leaves ({lines[0][:200]})", program
+    shapes = [
+        [(p.avals[n].shape, p.avals[n].dtype) for n in p.outputs]
+        for p in (program, after)
+    ]
+    if shapes[0] != shapes[1]:
+        return "outputs would have other shapes", after
+    return difference_of_programs(program, after), after

@@ -1,0 +1,235 @@
+"""Compaction of linen modules: the same class with other widths."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+from jaxsparse import arguments, tree
+from jaxsparse.compaction import compacted
+from jaxsparse.compaction.compacted import Compacted
+from jaxsparse.types import Masks
+
+# What is added to a width to find the axes that it determines. Several, since some
+# widths have to be multiples of others.
+STEPS = (1, 2, 4, 8, 16)
+Shapes = dict[str, tuple[int, ...]]
+
+
+@arguments.check(module=arguments.instance(nn.Module), round_to=arguments.integer(1))
+def compact_linen(
+    module: nn.Module,
+    variables: Any,
+    masks: Masks,
+    example: Any,
+    *,
+    round_to: int = 1,
+    **call: Any,
+) -> Compacted:
+    """Removes dead neurons and channels of a linen module; see `compact`.
+
+    The smaller module has the class of the given one. Its new widths are found by
+    trying which fields determine which axes: integers, and tuples of integers. A field
+    called `widths`, as all networks in `models` have it, receives the widths of layers
+    by name. Units whose removal the module does not allow stay, and the report says so.
+
+    Args:
+      module: the module, whose fields define the widths.
+      variables: its variables, such as {"params": ..., "batch_stats": ...}.
+      masks: masks of the active weights, with the nesting of `variables` or of its
+        collection "params".
+      example: an input, or a tuple of all inputs; see `compact`.
+      round_to: numbers of remaining units are multiples of this; 1 or more.
+      **call: keyword arguments of the call in inference mode, such as `train=False`.
+
+    Returns:
+      The smaller network: variables as `params`, and the `module`.
+
+    Raises:
+      TypeError: if an argument has the wrong type.
+      ValueError: if `masks` do not fit `variables`.
+
+    Examples:
+      >>> lenet = models.LeNet300100(features=(6, 5))
+      >>> images = jnp.ones((1, 4, 4, 1))
+      >>> variables = lenet.init(jax.random.key(0), images, train=False)
+      >>> ticket = masks.ones(variables["params"])
+      >>> ticket["head"]["kernel"] = ticket["head"]["kernel"].at[2:].set(False)
+      >>> small = compact_linen(lenet, variables, ticket, images, train=False)
+      >>> small.module.features, dict(small.module.widths)
+      ((6, 5), {'dense2': 2})
+    """
+    inputs = example if isinstance(example, tuple) else (example,)
+    is_whole = set(tree.names(masks)) <= set(tree.names(variables))
+
+    def apply_of(module: nn.Module) -> Callable[..., Any]:
+        return lambda variables, *inputs: module.apply(variables, *inputs, **call)
+
+    made: dict[Any, nn.Module] = {}
+
+    def smaller(small: Any) -> nn.Module:
+        key = tuple(_shapes(small).items())
+        if key not in made:
+            made[key] = resized(module, variables, small, inputs, call)
+        return made[key]
+
+    def rebuild(small: Any) -> Callable[..., Any]:
+        return apply_of(smaller(small))
+
+    found = compacted.run(
+        apply_of(module),
+        variables,
+        masks,
+        inputs,
+        rebuild=rebuild,
+        to=round_to,
+        prefix="" if is_whole else "params/",
+    )
+    return found._replace(module=smaller(found.params))
+
+
+def resized(
+    module: nn.Module,
+    variables: Any,
+    small: Any,
+    inputs: tuple[Any, ...],
+    call: dict[str, Any],
+) -> nn.Module:
+    """Makes a module of the same class for smaller variables.
+
+    Args:
+      module: the module.
+      variables: its variables.
+      small: the smaller variables.
+      inputs: example of each input.
+      call: keyword arguments of the call.
+
+    Returns:
+      The module.
+
+    Raises:
+      ValueError: if no fields give these shapes, naming a leaf.
+    """
+    before, wanted = _shapes(variables), _shapes(small)
+    if before == wanted:
+        return module
+    init = functools.partial(_init_shapes, inputs=inputs, call=call)
+    if any(field.name == "widths" for field in dataclasses.fields(module)):
+        result = module.clone(widths=_widths(module, before, wanted))
+    else:
+        result = _with_new_fields(module, before, wanted, init)
+    given = init(result)
+    for name, shape in wanted.items():
+        if given is None or given.get(name, shape) != shape:
+            raise ValueError(
+                f"the fields of {type(module).__name__} do not give {name} the shape "
+                f"{shape}"
+            )
+    return result
+
+
+def _shapes(variables: Any) -> Shapes:
+    return {name: leaf.shape for name, leaf in tree.named_leaves(variables).items()}
+
+
+def _init_shapes(
+    module: nn.Module, *, inputs: tuple[Any, ...], call: dict[str, Any]
+) -> Shapes | None:
+    """Returns the shapes of a module's variables; None if it cannot be made."""
+    try:
+        shapes = jax.eval_shape(
+            functools.partial(module.init, **call), jax.random.key(0), *inputs
+        )
+    except Exception:  # whatever the user's module raises
+        return None
+    return _shapes(shapes)
+
+
+def _widths(module: Any, before: Shapes, wanted: Shapes) -> dict[str, int]:
+    """Returns the widths of layers by name, for those that changed."""
+    widths = dict(module.widths or {})
+    for name, shape in wanted.items():
+        layer, _, leaf = name.removeprefix("params/").rpartition("/")
+        if leaf == "kernel" and shape[-1] != before[name][-1]:
+            widths[layer] = shape[-1]
+    return widths
+
+
+Place = tuple[str, int | None]
+
+
+def _places(module: nn.Module) -> Iterator[tuple[Place, int]]:
+    """Yields the integers among the fields, and in tuples among them."""
+    for field in dataclasses.fields(module):
+        if field.name in ("parent", "name"):
+            continue
+        value = getattr(module, field.name)
+        items = enumerate(value) if isinstance(value, tuple | list) else [(None, value)]
+        for i, item in items:
+            if isinstance(item, int) and not isinstance(item, bool):
+                yield (field.name, i), item
+
+
+def _replaced(module: nn.Module, values: dict[Place, int]) -> nn.Module | None:
+    """Replaces integers among the fields; None if the class refuses them."""
+    fields: dict[str, Any] = {}
+    for (name, i), value in values.items():
+        old = fields.get(name, getattr(module, name))
+        if i is None:
+            fields[name] = value
+        else:
+            fields[name] = type(old)([*old[:i], value, *old[i + 1 :]])
+    try:
+        return module.clone(**fields)
+    except Exception:  # whatever the user's class raises
+        return None
+
+
+def _with_new_fields(
+    module: nn.Module,
+    before: Shapes,
+    wanted: Shapes,
+    init: Callable[[nn.Module], Shapes | None],
+) -> nn.Module:
+    """Finds the fields that determine the axes that changed."""
+    values: dict[Place, int] = {}
+    for place, old in _places(module):
+        for step in STEPS:
+            larger = _replaced(module, {place: old + step})
+            shapes = None if larger is None else init(larger)
+            if shapes is None or set(shapes) != set(before):
+                continue
+            new = _new_value(old, step, before, shapes, wanted)
+            if new != old:
+                values[place] = new
+            break
+    return _replaced(module, values) or module
+
+
+def _new_value(
+    old: int, step: int, before: Shapes, larger: Shapes, wanted: Shapes
+) -> int:
+    """Returns the value of a field that gives the wanted shapes.
+
+    Args:
+      old: its value.
+      step: what was added to it.
+      before: shapes for the value.
+      larger: shapes for the larger value.
+      wanted: the shapes wanted.
+    """
+    # The axis that grows least is the most direct one.
+    grown = [
+        (size - before[name][i], name, i)
+        for name, shape in larger.items()
+        if len(shape) == len(before[name])
+        for i, size in enumerate(shape)
+        if size != before[name][i]
+    ]
+    if not grown:
+        return old
+    growth, name, i = min(grown)
+    return old + (wanted[name][i] - before[name][i]) * step // growth

@@ -1,0 +1,269 @@
+"""Small networks whose reduction is known: folding, borders, streams, heads, groups."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import reductions
+from helpers.reductions import Network, floats, relu, s_, unit
+from jax import lax
+
+from jaxsparse.types import Params
+
+
+def convolve(x: Any, kernel: Any, padding: str = "SAME", groups: int = 1) -> Any:
+    order = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (1, 1),
+        padding,
+        dimension_numbers=order,
+        feature_group_count=groups,
+    )
+
+
+def mlp(p: Params, x: Any) -> Any:
+    x = relu(x @ p["a"] + p["c"])
+    return relu(x @ p["b"] + p["d"]) @ p["e"] + p["f"]
+
+
+def crelu(p: Params, x: Any) -> Any:
+    x = x @ p["a"] + p["c"]
+    return jnp.concatenate([relu(x), relu(-x)], -1) @ p["b"] + p["d"]
+
+
+def border(p: Params, x: Any) -> Any:
+    x = relu(convolve(x, p["k0"]) + p["c0"])
+    x = relu(convolve(x, p["k1"]) + p["c1"])
+    return (convolve(x, p["k2"]) + p["c2"]).sum((1, 2))
+
+
+def normalized(p: Params, name: str, x: Any) -> Any:
+    mean, var, scale, bias = p[name]
+    return (x - mean) * lax.rsqrt(var + 1e-5) * scale + bias
+
+
+def separable(p: Params, x: Any) -> Any:
+    x = relu(normalized(p, "first", convolve(x, p["expand"])))
+    x = convolve(x, p["depthwise"], "VALID", p["depthwise"].shape[3])
+    return convolve(relu(normalized(p, "second", x)), p["project"]) + p["bias"]
+
+
+def flatten(p: Params, x: Any) -> Any:
+    x = relu(convolve(x, p["k"], "VALID") + p["c"])
+    shape, strides, pads = (1, 3, 3, 1), (1, 2, 2, 1), "SAME"
+    x = lax.reduce_window(x, 0.0, lax.add, shape, strides, pads)
+    count = lax.reduce_window(jnp.ones_like(x[:1]), 0.0, lax.add, shape, (1,) * 4, pads)
+    return (x / count).reshape(x.shape[0], -1) @ p["b"] + p["d"]
+
+
+def streams(p: Params, x: Any) -> Any:
+    x = convolve(x, p["stem"])
+    x = x + convolve(relu(convolve(x, p["a0"])), p["b0"])
+    x = x + convolve(relu(convolve(x, p["a1"])), p["b1"])
+    return relu(x).sum((1, 2)) @ p["head"]
+
+
+def group_norm(p: Params, x: Any) -> Any:
+    x = x @ p["a"] + p["c"]
+    groups = x.reshape(*x.shape[:-1], -1, 4)
+    centered = groups - groups.mean((1, 3), keepdims=True)
+    spread = (centered**2).mean((1, 3), keepdims=True)
+    x = (centered * lax.rsqrt(spread + 1e-5)).reshape(x.shape)
+    return relu(x * p["scale"]) @ p["b"]
+
+
+def attention(p: Params, x: Any) -> Any:
+    query, key, value = (
+        jnp.einsum("btc,chd->bthd", x, p[n]) + p[f"{n}_bias"] for n in "qkv"
+    )
+    scores = jnp.einsum("bqhd,bthd->bhqt", query, key) / query.shape[-1] ** 0.5
+    found = jnp.einsum("bhqt,bthd->bqhd", jax.nn.softmax(scores), value)
+    return x + jnp.einsum("bthd,hdc->btc", found, p["out"])
+
+
+def joint_attention(p: Params, x: Any) -> Any:
+    """One kernel for queries, keys and values, with heads of 2 channels."""
+    b, t, _ = x.shape
+    parts = jnp.split(x @ p["qkv"], 3, -1)
+    query, key, value = (part.reshape(b, t, -1, 2) for part in parts)
+    scores = jax.nn.softmax(jnp.einsum("bqhd,bthd->bhqt", query, key))
+    return jnp.einsum("bhqt,bthd->bqhd", scores, value).reshape(b, t, -1) @ p["out"]
+
+
+def ensemble(p: Params, x: Any) -> Any:
+    def one(p: Params, x: Any) -> Any:
+        return jnp.tanh(x @ p["a"] + p["c"]) @ p["b"] + p["d"]
+
+    return jax.vmap(one, (0, None))(p, x).mean(0)
+
+
+HEADS = (("q", 1), ("k", 1), ("v", 1), ("q_bias", 0), ("k_bias", 0), ("v_bias", 0))
+STREAM = (("stem", 3), ("a0", 2), ("b0", 3), ("a1", 2), ("b1", 3), ("head", 0))
+NETWORKS = {
+    # Hidden units 1 and 4 have no inputs, and 0 of the second layer none but them.
+    "constant units of an MLP": Network(
+        mlp,
+        {"a": (5, 6), "c": (6,), "b": (6, 5), "d": (5,), "e": (5, 3), "f": (3,)},
+        floats((3, 5)),
+        {"a": [s_[:, [1, 4]]], "b": [s_[5], s_[[0, 2, 3, 5], 0]], "e": [s_[3]]},
+        {
+            "a": {1: (1, 4, 5)},
+            "c": {0: (1, 4, 5)},
+            "b": {0: (1, 4, 5), 1: (0, 3)},
+            "d": {0: (0, 3)},
+            "e": {0: (0, 3)},
+        },
+        fixed={"c": {1: 0.6, 4: -0.5}, "d": {0: 0.9}},
+    ),
+    # All hidden units are silent on the example; one is dead. Ends stay.
+    "dead inputs and outputs": Network(
+        mlp,
+        {"a": (4, 3), "c": (3,), "b": (3, 3), "d": (3,), "e": (3, 4), "f": (4,)},
+        jnp.zeros((2, 4)),
+        {"a": [s_[[0, 2]]], "e": [s_[:, [1, 3]], s_[2]]},
+        unit(("b", 1), ("d", 0), ("e", 0), of=(2,)),
+        fixed={"c": {0: -0.5, 1: -0.5, 2: -0.5}},
+    ),
+    "units read twice": Network(
+        crelu,
+        {"a": (4, 5), "c": (5,), "b": (10, 3), "d": (3,)},
+        floats((2, 4)),
+        {"a": [s_[:, 3]], "b": [s_[[1, 6, 2]]]},
+        {"a": {1: (1, 3)}, "c": {0: (1, 3)}, "b": {0: (1, 3, 6, 8)}},
+    ),
+    # Channel 1 is not a constant at the border, 2 is stopped by the relu.
+    "padded borders": Network(
+        border,
+        {
+            "k0": (3, 3, 2, 5),
+            "c0": (5,),
+            "k1": (3, 3, 5, 4),
+            "c1": (4,),
+            "k2": (1, 1, 4, 3),
+            "c2": (3,),
+        },
+        floats((2, 5, 5, 2)),
+        {"k0": [s_[..., [1, 2]]], "k1": [s_[:, :, 4], s_[..., 3]]},
+        {
+            "k0": {3: (2, 4)},
+            "c0": {0: (2, 4)},
+            "k1": {2: (2, 4), 3: (3,)},
+            "c1": {0: (3,)},
+            "k2": {2: (3,)},
+        },
+        named="'max' of a constant",
+        fixed={"c0": {1: 0.8, 2: -0.7}, "c1": {3: 0.5}},
+    ),
+    "depthwise convolution": Network(
+        separable,
+        {
+            "expand": (1, 1, 2, 6),
+            "depthwise": (3, 3, 1, 6),
+            "first": (4, 6),
+            "second": (4, 6),
+            "project": (1, 1, 6, 3),
+            "bias": (3,),
+        },
+        floats((2, 4, 4, 2)),
+        # Nothing before 0, nothing in 1, nothing behind 2.
+        {
+            "expand": [s_[..., 0]],
+            "depthwise": [s_[..., 1]],
+            "project": [s_[:, :, 2]],
+        },
+        {
+            **unit(("expand", 3), ("depthwise", 3), ("project", 2), of=(0, 1, 2)),
+            **unit(("first", 1), ("second", 1), of=(0, 1, 2)),
+        },
+        fixed={"first": {1: np.full(6, 0.8)}, "second": {1: np.full(6, 0.8)}},
+    ),
+    # Channel 1 lost all its rows, 4 all but one; 3 is constant, but not in all windows.
+    "flattened channels": Network(
+        flatten,
+        {"k": (3, 3, 1, 5), "c": (5,), "b": (20, 3), "d": (3,)},
+        floats((2, 6, 6, 1)),
+        {"k": [s_[..., 3]], "b": [s_[[1, 6, 11, 16]], s_[[4, 9, 19]]]},
+        {
+            "k": {3: (1, 3)},
+            "c": {0: (1, 3)},
+            "b": {0: (1, 3, 6, 8, 11, 13, 16, 18)},
+        },
+        fixed={"c": {3: 0.5}},
+    ),
+    # Only 1 is written by nobody, and only 4 read by nobody. a1 has no weights left.
+    "residual streams": Network(
+        streams,
+        {
+            "stem": (3, 3, 3, 6),
+            "a0": (3, 3, 6, 4),
+            "b0": (3, 3, 4, 6),
+            "a1": (3, 3, 6, 4),
+            "b1": (3, 3, 4, 6),
+            "head": (6, 2),
+        },
+        floats((2, 4, 4, 3)),
+        {
+            "stem": [s_[..., [0, 1]]],
+            "a0": [s_[:, :, [4, 5]], s_[..., 2]],
+            "b0": [s_[..., [1, 2]]],
+            "a1": [s_[:]],
+            "head": [s_[4]],
+        },
+        {
+            **unit(("stem", 3), of=(1, 4)),
+            **unit(("head", 0), of=(1, 4)),
+            "a0": {2: (1, 4), 3: (2,)},
+            "b0": {2: (2,), 3: (1, 4)},
+            "a1": {2: (1, 4), 3: (1, 2, 3)},
+            "b1": {2: (1, 2, 3), 3: (1, 4)},
+        },
+    ),
+    # 1 and 6 are dead, but counted in their groups; group 2 is unread as a whole.
+    "normalized groups": Network(
+        group_norm,
+        {"a": (3, 12), "c": (12,), "scale": (12,), "b": (12, 2)},
+        floats((2, 5, 3)),
+        {"a": [s_[:, 1]], "b": [s_[[6, 8, 9, 10, 11]]]},
+        unit(("a", 1), ("c", 0), ("scale", 0), ("b", 0), of=(8, 9, 10, 11)),
+        fixed={"c": {1: 0.0}},
+    ),
+    # Head 1 is unread. The values of head 2 are constant, and one feature of head 3.
+    "attention heads": Network(
+        attention,
+        {
+            **{n: (6, 4, 3) for n in "qkv"},
+            **{f"{n}_bias": (4, 3) for n in "qkv"},
+            "out": (4, 3, 6),
+        },
+        floats((2, 5, 6)),
+        {"v": [s_[:, 2], s_[:, 3, 1]], "out": [s_[1]]},
+        unit(*HEADS, ("out", 0), of=(1,)),
+    ),
+    "heads of a joint kernel": Network(
+        joint_attention,
+        {"qkv": (4, 18), "out": (6, 4)},
+        floats((2, 3, 4)),
+        {"out": [s_[2:4]]},
+        {"qkv": {1: (2, 3, 8, 9, 14, 15)}, "out": {0: (2, 3)}},
+    ),
+    # 1 is unread in all members, 4 in two, and constant in the third.
+    "ensemble": Network(
+        ensemble,
+        {"a": (3, 4, 6), "c": (3, 6), "b": (3, 6, 2), "d": (3, 2)},
+        floats((4, 4)),
+        {
+            "a": [s_[1, :, 3], s_[1, :, 4]],
+            "b": [s_[:, 1], s_[0, [2, 4]], s_[2, 4]],
+        },
+        unit(("a", 2), ("c", 1), ("b", 1), of=(1, 4)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_known_reductions(name: str) -> None:
+    reductions.check(NETWORKS[name])

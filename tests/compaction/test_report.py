@@ -1,0 +1,130 @@
+"""Options and reports of compaction, and what it leaves as it was."""
+
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsparse import compaction, masks
+from jaxsparse.types import Params
+
+
+def mlp(p: Params, x: Any) -> Any:
+    hidden = jnp.maximum(x @ p["in"]["kernel"] + p["in"]["bias"][None], 0)
+    return hidden @ p["out"]["kernel"] + p["out"]["bias"][None]
+
+
+def draw(hidden: int = 16, dtype: Any = jnp.float32) -> Params:
+    rng = np.random.default_rng(0)
+    shapes = {
+        "in": {"kernel": (4, hidden), "bias": (hidden,)},
+        "out": {"kernel": (hidden, 3), "bias": (3,)},
+    }
+    return jax.tree.map(
+        lambda shape: jnp.asarray(rng.normal(size=shape), dtype),
+        shapes,
+        is_leaf=lambda node: isinstance(node, tuple),
+    )
+
+
+def without(params: Params, units: list[int], constant: list[int]) -> Any:
+    """Masks what reads some units, and what some units read."""
+    active = masks.ones(params)
+    active["out"]["kernel"] = active["out"]["kernel"].at[jnp.array(units)].set(False)
+    if constant:
+        kernel = active["in"]["kernel"]
+        active["in"]["kernel"] = kernel.at[:, jnp.array(constant)].set(False)
+    return active
+
+
+X = jnp.zeros((1, 4))
+
+
+def test_the_report_counts() -> None:
+    params = draw()
+    active = without(params, [0, 3], [5])
+    small = compaction.compact(mlp, params, active, X)
+    report = small.report
+    assert report.parameters == (16 * 8 + 3, 13 * 8 + 3)
+    assert report.bytes == (4 * (16 * 8 + 3), 4 * (13 * 8 + 3))
+    assert report.multiply_adds == (16 * 7, 13 * 7)
+    assert report.removed["in/bias"] == {0: (0, 3, 5)}
+    assert report.folded == (
+        ("out/bias",) if float(params["in"]["bias"][5]) > 0 else ()
+    )
+    assert report.kept == {}
+    assert report.whole == {
+        ("in/kernel", 0): "an axis of an input",
+        ("out/kernel", 1): "an axis of an output",
+        ("out/bias", 0): "an axis of an output",
+    }
+    assert report.difference < 1e-5
+    assert masks.num_active(small.masks) == masks.num_active(active) - 3 * 7 + 13 - 3
+
+
+@pytest.mark.parametrize(("multiple", "width"), [(1, 5), (4, 8), (8, 8), (16, 16)])
+def test_widths_are_rounded_up(multiple: int, width: int) -> None:
+    params = draw()
+    active = without(params, list(range(11)), [])
+    small = compaction.compact(mlp, params, active, X, round_to=multiple)
+    assert small.params["in"]["bias"].shape == (width,)
+    # A layer that is narrower than the multiple stays.
+    narrow = draw(6)
+    active = without(narrow, [1], [])
+    small = compaction.compact(mlp, narrow, active, X, round_to=8)
+    assert small.params["in"]["bias"].shape == (6,)
+
+
+def test_nesting_and_dtypes_stay() -> None:
+    params = flax.core.freeze(draw(dtype=jnp.bfloat16))
+    active = flax.core.freeze(without(flax.core.unfreeze(params), [2], [4]))
+    small = compaction.compact(mlp, params, active, X.astype(jnp.bfloat16))
+    assert jax.tree.structure(small.params) == jax.tree.structure(params)
+    assert small.params["in"]["kernel"].dtype == jnp.bfloat16
+    assert small.params["in"]["bias"].shape == (14,)
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(5, 4)), jnp.bfloat16)
+    wanted = mlp(masks.apply(active, params), x).astype(jnp.float32)
+    got = mlp(small.params, x).astype(jnp.float32)
+    np.testing.assert_allclose(got, wanted, atol=0.05)
+
+
+def test_what_is_outside_the_masks_does_not_matter() -> None:
+    params = draw()
+    active = without(params, [0], [])
+    kernel = params["out"]["kernel"].at[0].set(jnp.nan)
+    params["out"]["kernel"] = kernel
+    small = compaction.compact(mlp, params, active, X)
+    assert small.report.removed["in/bias"] == {0: (0,)}
+    assert bool(jnp.isfinite(mlp(small.params, X)).all())
+
+
+def test_a_silent_unit_is_not_dead() -> None:
+    """No unit fires on zeros, if all biases are negative."""
+    params = draw()
+    params["in"]["bias"] = -jnp.abs(params["in"]["bias"])
+    small = compaction.compact(mlp, params, masks.ones(params), X)
+    assert small.report.removed == {}
+    assert small.params["in"]["kernel"].shape == (4, 16)
+
+
+def test_without_masks_zeros_count() -> None:
+    """Weights that are zero need no mask."""
+    params = draw()
+    params["out"]["kernel"] = params["out"]["kernel"].at[3].set(0.0)
+    small = compaction.compact(mlp, params, {}, X)
+    assert small.report.removed["in/kernel"] == {1: (3,)}
+
+
+def test_masks_of_another_network_are_refused() -> None:
+    params = draw()
+    with pytest.raises(ValueError, match=r"masks: in/kernel: expected shape \(4, 16\)"):
+        compaction.compact(mlp, params, masks.ones(draw(5)), X)
+    with pytest.raises(ValueError, match="masks: other: expected a leaf of params"):
+        compaction.compact(mlp, params, {"other": jnp.ones(2, bool)}, X)
+    with pytest.raises(TypeError, match="apply: expected a function"):
+        compaction.compact(None, params, masks.ones(params), X)
+    with pytest.raises(ValueError, match="round_to: expected"):
+        compaction.compact(mlp, params, masks.ones(params), X, round_to=0)
