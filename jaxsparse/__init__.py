@@ -99,6 +99,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
         data as data,
         distributions as distributions,
         durations as durations,
+        export as export,
         extras as extras,
         factory as factory,
         fan_axes as fan_axes,

@@ -22,7 +22,7 @@ LAYERS = (
     ),
     ("layer_options",),
     ("transforms", "prune", "tost"),
-    ("lottery", "reports", "analysis"),
+    ("lottery", "reports", "analysis", "export"),
     ("training",),
     ("runner",),
     ("factory",),

@@ -181,9 +181,11 @@ class ViT(nn.Module):
         x = conv(self.width, sides, strides=sides, padding="VALID", name="patches")(
             images
         )
-        x = x.reshape(len(x), -1, self.width)
+        x = x.reshape(x.shape[0], -1, self.width)
         token = self._leaf("class_token", (1, 1, self.width), x.dtype)
-        x = jnp.concatenate([jnp.broadcast_to(token, (len(x), 1, self.width)), x], 1)
+        x = jnp.concatenate(
+            [jnp.broadcast_to(token, (x.shape[0], 1, self.width)), x], 1
+        )
         x = x + self._leaf("positions", (1, *x.shape[1:]), x.dtype)
         for i in range(self.depth):
             x = Block(self.heads, self.act, norm, dense, name=f"block{i + 1}")(x)
