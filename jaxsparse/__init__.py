@@ -103,6 +103,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
         extras as extras,
         factory as factory,
         fan_axes as fan_axes,
+        flops as flops,
         initializers as initializers,
         launchers as launchers,
         layer_counts as layer_counts,

@@ -21,7 +21,7 @@ LAYERS = (
         *("models", "data", "connectivity", "losses"),
     ),
     ("layer_options",),
-    ("transforms", "prune", "tost"),
+    ("transforms", "prune", "tost", "flops"),
     ("lottery", "reports", "analysis", "export"),
     ("training",),
     ("runner",),
