@@ -13,6 +13,7 @@ from jaxsparse import initializers, rng, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.data.dataset import Dataset
 from jaxsparse.factory import (
+    flops,
     gradinit,
     init_masks,
     input_data,
@@ -235,5 +236,13 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> Tra
             dataset,
             models.make_model(config, classes=dataset.classes, precise=True),
             input_data.make_normalize(config, dataset),
+        ),
+        flops=flops.make_account(
+            config,
+            length,
+            init_masks.inference_of(model, stats),
+            weights,
+            image,
+            masks,
         ),
     )

@@ -36,6 +36,12 @@ COLUMNS = {
         *(*_WHERE, "replicate", "step", "epoch", "kept", "total", "ever_active"),
         *("skipped_updates", "layers"),
     ),
+    "flops": (
+        *(*_WHERE, "replicate", "step", "params", "dense_params"),
+        *("inference_flops", "dense_inference_flops", "inference_multiple"),
+        *("stage_training_flops", "training_flops", "dense_training_flops"),
+        *("training_multiple", "interpolated"),
+    ),
     "timing": (
         *(*_WHERE, "seconds", "steps_per_second", "programs", "compile_seconds"),
         *("peak_device_bytes", "peak_host_bytes"),
@@ -47,6 +53,7 @@ _UNIQUE = {
     "eval": ["run", "stage", "replicate", "step"],
     "level": ["run", "variant", "level", "replicate"],
     "mask_stats": ["run", "stage", "replicate", "step"],
+    "flops": ["run", "stage", "replicate"],
 }
 _NOT_FLOAT = {"run", "stage", "variant", "level", "replicate", "layers"}
 
