@@ -4,12 +4,15 @@
     variables, ticket = run.variables(), run.masks()
     export.safetensors("ticket.safetensors", variables, {"params": ticket})
     state = export.torch_state_dict(run.model(), variables)
+    apply = lambda variables, x: run.model().apply(variables, x, train=False)
+    export.onnx("ticket.onnx", apply, variables, images)
 
 `safetensors_files` describes packed files and has a reader in NumPy. The packages
 belong to the extras `export` and `torch`; each function names those that it lacks. The
 script `experiments/export.py` exports a run from the command line.
 """
 
+from jaxsparse.export.onnx_files import onnx
 from jaxsparse.export.safetensors_files import Loaded, from_safetensors, safetensors
 from jaxsparse.export.torch_weights import (
     Imported,
@@ -23,6 +26,7 @@ __all__ = (
     "Loaded",
     "from_safetensors",
     "from_torch",
+    "onnx",
     "safetensors",
     "torch_arrays",
     "torch_state_dict",

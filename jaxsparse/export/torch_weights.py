@@ -1,13 +1,6 @@
 """State dicts of PyTorch for the networks of `models`, and back.
 
-Layouts differ as follows, where h and w are height and width, i inputs and o outputs:
-
-    kernel of a convolution  [h, w, i, o]    weight  [o, i, h, w]
-    kernel of a dense layer  [i, o]          weight  [o, i]
-    dense layer after feature maps: rows in the order h, w, i become columns in the
-    order i, h, w, as PyTorch flattens images
-    query, key and value of a transformer: one weight, in this order
-
+`torch_names` has the names of the layers, and `torch_layout` the order of axes.
 PyTorch need not be installed for `torch_arrays` and `from_torch`.
 """
 
@@ -19,34 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxsparse import arguments, extras, models, tree
+from jaxsparse import arguments, extras, tree
 from jaxsparse import masks as masks_lib
-from jaxsparse.export import safetensors_files, torch_names
+from jaxsparse.export import safetensors_files, torch_layout
 from jaxsparse.types import Masks
 
 if TYPE_CHECKING:
     import torch
 
-_ENDS = {"kernel": "weight", "scale": "weight", "bias": "bias"}
-_ENDS |= {"mean": "running_mean", "var": "running_var"}
-_LEAVES = {"class_token": "cls_token", "positions": "pos_embed"}  # of a ViT
 _ORIGINAL, _MASK = "_orig", "_mask"  # suffixes of torch.nn.utils.prune
 _COUNTER = "num_batches_tracked"  # of BatchNorm; nothing in JAX corresponds to it
-
-
-class Entry(NamedTuple):
-    """One tensor of a state dict.
-
-    Attributes:
-      key: its name in PyTorch.
-      leaves: names of the leaves that are joined in it, in this order.
-      channels: channels of the images or feature maps that the layer sees flattened; 0
-        if it sees none.
-    """
-
-    key: str
-    leaves: tuple[str, ...]
-    channels: int
 
 
 class Imported(NamedTuple):
@@ -59,98 +34,6 @@ class Imported(NamedTuple):
 
     variables: dict[str, Any]
     masks: Masks
-
-
-def _channels(model: nn.Module, shapes: dict[str, Any], channels: int | None) -> int:
-    """Returns the channels that the first dense layer of a network sees flattened."""
-    last = torch_names.last_conv(model)
-    if last:
-        return shapes[f"params/conv{last}/kernel"].shape[-1]
-    if not isinstance(model, models.LeNet300100):
-        return 0
-    inputs = next(iter(_first_dense(model, shapes))).shape[0]
-    if channels is None or inputs % channels:
-        raise ValueError(
-            "channels: expected the number of channels of the images for a network "
-            f"that flattens them, a divisor of its {inputs} inputs, got {channels}; "
-            "grayscale images have 1"
-        )
-    return channels
-
-
-def _first_dense(model: nn.Module, shapes: dict[str, Any]) -> list[Any]:
-    """Lists the kernel of the first dense layer of a network without convolutions."""
-    name = "dense1" if model.features else torch_names.HEAD
-    return [shapes[f"params/{name}/kernel"]]
-
-
-def entries(
-    model: nn.Module, variables: Any, *, channels: int | None = None
-) -> list[Entry]:
-    """Lists the tensors of a network's state dict.
-
-    Args:
-      model: a network of `models`.
-      variables: its variables or their shapes.
-      channels: channels of its images; needed for `models.LeNet300100` only.
-
-    Raises:
-      ValueError: if a leaf has no name in PyTorch, or `channels` is missing.
-    """
-    shapes = tree.named_leaves(variables)
-    rename = torch_names.renamer(model)
-    flat = _channels(model, shapes, channels)
-    after = "dense1" if getattr(model, "features", ()) else torch_names.HEAD
-    found: dict[str, list[str]] = {}
-    for name in shapes:
-        layer, _, end = name.partition("/")[2].rpartition("/")
-        renamed = rename(layer)
-        key = _LEAVES.get(end) if not layer else f"{renamed}.{_ENDS.get(end)}"
-        if key is None or "None" in key.split("."):
-            raise ValueError(
-                f"variables: expected the leaves of {type(model).__name__}, got "
-                f"{name!r}, which has no name in PyTorch; ghost skip connections must "
-                "be removed, and other leaves belong to another network"
-            )
-        found.setdefault(key, []).append(name)
-
-    def entry(key: str, leaves: list[str]) -> Entry:
-        order = sorted(leaves, key=_order)
-        is_first = flat and leaves[0] == f"params/{after}/kernel"
-        return Entry(key, tuple(order), flat if is_first else 0)
-
-    return [entry(key, leaves) for key, leaves in found.items()]
-
-
-def _order(leaf: str) -> int:
-    """Returns the place of a leaf in a tensor that joins several."""
-    joined = ("query", "key", "value")
-    return next((i for i, part in enumerate(joined) if f"/{part}/" in leaf), 0)
-
-
-def _to_torch(array: np.ndarray, channels: int) -> np.ndarray:
-    """Reorders the axes of a leaf as in PyTorch."""
-    if array.ndim == 4:
-        return array.transpose(3, 2, 0, 1)
-    if array.ndim != 2:
-        return array
-    if channels:
-        pixels = array.reshape(-1, channels, array.shape[1])
-        array = pixels.swapaxes(0, 1).reshape(array.shape)
-    return array.T
-
-
-def _to_jax(array: np.ndarray, channels: int) -> np.ndarray:
-    """Reorders the axes of a tensor as in JAX; the inverse of `_to_torch`."""
-    if array.ndim == 4:
-        return array.transpose(2, 3, 1, 0)
-    if array.ndim != 2:
-        return array
-    if channels:
-        outputs, inputs = array.shape
-        maps = array.reshape(outputs, channels, inputs // channels)
-        array = maps.swapaxes(1, 2).reshape(outputs, inputs)
-    return array.T
 
 
 @arguments.check(
@@ -202,11 +85,11 @@ def torch_arrays(
     leaves = {name: np.asarray(v) for name, v in tree.named_leaves(variables).items()}
     result: dict[str, np.ndarray] = {}
 
-    def join(arrays: list[np.ndarray], entry: Entry) -> np.ndarray:
-        parts = [_to_torch(array, entry.channels) for array in arrays]
+    def join(arrays: list[np.ndarray], entry: torch_layout.Entry) -> np.ndarray:
+        parts = [torch_layout.to_torch(array, entry.channels) for array in arrays]
         return np.ascontiguousarray(np.concatenate(parts) if parts[1:] else parts[0])
 
-    for entry in entries(model, variables, channels=channels):
+    for entry in torch_layout.entries(model, variables, channels=channels):
         values = [leaves[name] for name in entry.leaves]
         if entry.leaves[0] not in found:
             result[entry.key] = join(values, entry)
@@ -311,7 +194,7 @@ def from_torch(
     if given and all(key.startswith("module.") for key in given):
         given = {key.removeprefix("module."): value for key, value in given.items()}
     given = {key: v for key, v in given.items() if not key.endswith(_COUNTER)}
-    wanted = entries(model, template, channels=images.shape[-1])
+    wanted = torch_layout.entries(model, template, channels=images.shape[-1])
     _check_keys({entry.key for entry in wanted}, given)
     values: dict[str, np.ndarray] = {}
     active: dict[str, np.ndarray] = {}
@@ -321,8 +204,8 @@ def from_torch(
         for leaf, part, kept in zip(
             entry.leaves, _split(weights, count), _split(mask, count), strict=True
         ):
-            values[leaf] = _to_jax(part, entry.channels)
-            active[leaf] = _to_jax(kept, entry.channels)
+            values[leaf] = torch_layout.to_jax(part, entry.channels)
+            active[leaf] = torch_layout.to_jax(kept, entry.channels)
             if values[leaf].shape != shapes[leaf].shape:
                 raise ValueError(
                     f"state_dict: {entry.key}: expected a shape that fits {leaf}, "

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 from jax.nn import initializers
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
@@ -190,7 +191,7 @@ class ViT(nn.Module):
         for i in range(self.depth):
             x = Block(self.heads, self.act, norm, dense, name=f"block{i + 1}")(x)
         # Only the class token is passed on, so `classify` averages over one position.
-        x = norm(name="norm")(x)[:, :1, None]
+        x = lax.slice_in_dim(norm(name="norm")(x), 0, 1, axis=1)[:, :, None]
         return layers.classify(x, self.classes, dense=self.dense)
 
     def _leaf(

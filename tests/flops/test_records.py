@@ -147,6 +147,7 @@ def made_densities(sparsity: float) -> list[float]:
     return [round((1 - sparsity) * n) / n for n in LAYERS.values()]
 
 
+@pytest.mark.filterwarnings("ignore:scores. expected at most 1% of the weights")
 def test_gradual_pruning_is_between_dense_and_sparse(tmp_path: Path) -> None:
     fields = {"sparse.method": "gmp", "sparse.begin_step": "2step"}
     fields |= {"sparse.end_step": "10step", "sparse.update_every": "5step"}
