@@ -95,15 +95,29 @@ def by_training(runs: Sequence[RunRecords], *, title: str) -> Figure | None:
       title: what was trained.
 
     Returns:
+      The figure; None if fewer than two networks have known FLOPs.
+    """
+    return draw(costs_table(runs), title=title)
+
+
+def draw(table: pd.DataFrame, *, title: str) -> Figure | None:
+    """Draws a table of costs.
+
+    Args:
+      table: one row for each network and replicate, with the columns `label`, `run`,
+        `level`, `replicate`, `test_accuracy` in percent, and `training_multiple`.
+      title: what was trained.
+
+    Returns:
       The figure, with a logarithmic axis of multiples of dense training; None if fewer
       than two networks have known FLOPs.
     """
-    table = costs_table(runs).dropna(subset=["test_accuracy", "training_multiple"])
+    table = table.dropna(subset=["test_accuracy", "training_multiple"])
+    if len(table.drop_duplicates(["run", "level"])) < 2:
+        return None
     means = table.groupby(["run", "level"])["training_multiple"].transform("mean")
     # Three digits, so that the labels of the axis are short.
     table = table.assign(training=[float(f"{value:.3g}") for value in means])
-    if table["training"].nunique() < 2 and table["label"].nunique() < 2:
-        return None
     looks = plot_style.styles(list(table["label"].unique()))
     labels = plot_style.count_labels(table, by="training")
     title = f"{title}: mean ± s.d. over n seeds"
