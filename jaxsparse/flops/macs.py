@@ -189,16 +189,25 @@ def _add(tally: _Tally, weights: list[_Origin], count: int, *, entrywise: bool) 
         tally.counts[leaf] = tally.counts.get(leaf, 0) + part
 
 
+def _of_equal_rank(outer: list[Any], inner: list[Any]) -> int:
+    """Counts the values with as many axes outside of a loop as inside."""
+    pairs = zip(outer, inner, strict=True)
+    return sum(len(a.aval.shape) == len(b.aval.shape) for a, b in pairs)
+
+
 def _scan(
     eqn: core.JaxprEqn, given: list[_Origin], tally: _Tally, times: int
 ) -> list[_Origin]:
     """Counts the body of a scan for each of its steps."""
-    body, consts = eqn.params["jaxpr"].jaxpr, eqn.params["num_consts"]
-    carried = eqn.params["num_carry"]
+    body, length = eqn.params["jaxpr"].jaxpr, eqn.params["length"]
+    # Versions of JAX name the numbers of operands differently. What is scanned over has
+    # an axis more than in the body, and so has what is stacked.
+    carried = _of_equal_rank(eqn.outvars, body.outvars)
+    consts = _of_equal_rank(eqn.invars, body.invars) - carried
     # What the carry depends on grows from step to step until it no longer changes.
     while True:
         probe = tally._replace(counts={})
-        results = _walk(body, given, probe, times * eqn.params["length"])
+        results = _walk(body, given, probe, times * length)
         carry = slice(consts, consts + carried)
         after = [
             _join(list(pair))

@@ -103,6 +103,7 @@ def test_the_report_has_a_table_and_a_figure(lottery: tuple[Path, Any]) -> None:
 
 
 FIELDS = {"sparse.sparsity": 0.8, "replicates": 1, "evaluation.every": "3step"}
+FIELDS |= {"lottery.levels": 0, "lottery.controls": ()}
 UPDATES = {"sparse.update_every": "4step", "sparse.end_step": "10step"}
 METHODS = {
     "rigl": (UPDATES, "updates"),
@@ -115,7 +116,7 @@ def test_methods_follow_their_formulas(tmp_path: Path, method: str) -> None:
     more, gradient = METHODS[method]
     uniform = {"sparse.distribution": "uniform", "sparse.method": method}
     made = tiny.run(tmp_path, SMALL | FIELDS | uniform | more)
-    row = rows(tmp_path)[0]
+    (row,) = rows(tmp_path)
     account = made.task.flops
     assert account is not None and account.gradient == gradient
     assert account.macs == MACS
@@ -147,16 +148,15 @@ def made_densities(sparsity: float) -> list[float]:
     return [round((1 - sparsity) * n) / n for n in LAYERS.values()]
 
 
-@pytest.mark.filterwarnings("ignore:scores. expected at most 1% of the weights")
 def test_gradual_pruning_is_between_dense_and_sparse(tmp_path: Path) -> None:
     fields = {"sparse.method": "gmp", "sparse.begin_step": "2step"}
     fields |= {"sparse.end_step": "10step", "sparse.update_every": "5step"}
     made = tiny.run(tmp_path, SMALL | FIELDS | fields)
-    row = rows(tmp_path)[0]
+    (row,) = rows(tmp_path)
     assert row["inference_multiple"] < row["training_multiple"] < 1
     # Evaluated more often than masks are updated, so the sum is exact.
     assert not row["interpolated"]
-    stats = [s for s in rows(tmp_path, "mask_stats") if s["replicate"] == 0]
+    stats = [s for s in rows(tmp_path, "mask_stats")]
     counted = {
         s["step"]: {k: a / b for k, (a, b) in s["layers"].items()} for s in stats
     }
