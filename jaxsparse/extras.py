@@ -3,12 +3,13 @@
 import importlib.util
 
 
-def require(*packages: str, purpose: str) -> None:
+def require(*packages: str, purpose: str, extra: str = "experiments") -> None:
     """Checks that optional packages are installed; imports none of them.
 
     Args:
       *packages: names under which the packages are imported.
       purpose: what needs them, for the message.
+      extra: extra of the project that contains them.
 
     Raises:
       ModuleNotFoundError: if any is missing; the message names it and the command that
@@ -24,5 +25,5 @@ def require(*packages: str, purpose: str) -> None:
     if missing:
         raise ModuleNotFoundError(
             f"{purpose}: expected the packages {', '.join(missing)}, which are not "
-            "installed; run pip install -e '.[experiments]' in the project's folder"
+            f"installed; run pip install -e '.[{extra}]' in the project's folder"
         )

@@ -1,5 +1,6 @@
 """Runs from Python: trained by one call, opened by another, without their dataset."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import jaxsparse
 from jaxsparse import factory, metrics_log, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.lottery import tickets
+from jaxsparse.reports import records
 from jaxsparse.runner import run as run_lib
 from jaxsparse.training.preemption import Preempted
 
@@ -198,3 +200,33 @@ def test_a_run_that_was_stopped_has_no_level(tmp_path: Path) -> None:
     with pytest.raises(Preempted):
         jaxsparse.run(tiny.config(FIELDS), tmp_path, metric_writers=[stop])
     assert jaxsparse.load(tmp_path).levels() == []
+
+
+def test_packed_checkpoints_hold_the_same_bits(folder: Path, tmp_path: Path) -> None:
+    fields = FIELDS | {"run.pack_checkpoints": True, "lottery.controls": ()}
+    packed = tmp_path / "packed"
+    tiny.train(packed, fields)
+    # Level 1 once more, which is pruned by the packed weights of level 0.
+    shutil.rmtree(packed / "checkpoints" / "level_01")
+    shutil.rmtree(packed / "tickets" / "level_01")
+    tiny.train(packed, fields)
+    ends = sorted(p.relative_to(packed) for p in packed.rglob("last.json"))
+    assert len(ends) == 2
+    for end in ends:
+        hashes = [
+            metrics_log.read_object(place / end)["hash"] for place in (folder, packed)
+        ]
+        assert hashes[0] == hashes[1], end
+        assert (packed / end).with_suffix("").joinpath("packed.npz").is_file()
+    assert listing(packed)["metrics.jsonl"].count(b"\n") > 10
+    runs = [jaxsparse.load(place) for place in (folder, packed)]
+    for level in (0, 1):
+        whole, sparse = (run.variables(level, None) for run in runs)
+        tiny.check_equal(whole, sparse)
+    sizes = [
+        sum(map(len, listing(place / "checkpoints").values()))
+        for place in (folder, packed)
+    ]
+    (read,) = records.read_runs([packed])
+    shown = f"{sizes[1]:,} bytes in 3, 2 of them packed"
+    assert read.environment["checkpoints"] == shown

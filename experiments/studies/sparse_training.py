@@ -27,7 +27,7 @@ from experiments.studies.effects import spread
 from experiments.studies.run_reader import Reader
 from experiments.studies.runs import Run
 from experiments.studies.study import Study
-from jaxsparse.reports import method_figures, plot_curves
+from jaxsparse.reports import flop_costs, method_figures, plot_curves
 
 LEVELS = 7  # of iterative pruning, to exactly the sparsity of the other methods
 # Hidden sizes of dense networks with about as many weights: 784-a-b-10.
@@ -59,7 +59,7 @@ def measure(reader: Reader, other: Callable[[str], Reader]) -> dict[str, Any]:
       By seed: "accuracy" in percent, "kept", "effective" and "total", numbers of
       weights; "layers", the percentage of each layer that is kept, averaged; "curve"
       and "explored", accuracies and percentages of weights that were ever active, by
-      step.
+      step; "training_flops", multiples of dense training, [] where unknown.
     """
     del other
     rows = reader.last()
@@ -69,6 +69,7 @@ def measure(reader: Reader, other: Callable[[str], Reader]) -> dict[str, Any]:
     )
     names = rows[0]["layers"]
     return {
+        "training_flops": [row["training_multiple"] for row in reader.last("flops")],
         "accuracy": list(map(run_reader.accuracy, rows)),
         "kept": [row["kept"] for row in rows],
         "effective": [row["effective_params"] for row in rows],
@@ -98,6 +99,7 @@ def section(
     title, frame = TITLES[setting], accuracy_frame(measured)
     curves = _curves(measured, "curve")
     layers = pd.DataFrame({name: m["layers"] for name, m in measured.items()}).T
+    costs = flop_costs.draw(_costs(measured), title=title)
     return report_lib.Section(
         name=setting,
         title=title,
@@ -120,13 +122,29 @@ def section(
             "densities": method_figures.densities(
                 layers, names=[_label(name) for name in layers.index], title=title
             ),
+            **({} if costs is None else {"flops": costs}),
         },
         captions={
             "training": "Test accuracy during training, by sparsity.",
             "exploration": "Weights that were active at some step so far.",
             "densities": "Percentage of each layer that each method keeps.",
+            "flops": "Test accuracy against FLOPs of training, as multiples of dense.",
         },
     )
+
+
+def _costs(measured: Mapping[str, Any]) -> pd.DataFrame:
+    """Tabulates accuracy and training FLOPs, for `flop_costs.draw`."""
+    columns = ["label", "run", "level", "replicate"]
+    columns += ["test_accuracy", "training_multiple"]
+    rows = [
+        (_label(name).partition(", ")[0], name, 0, seed, accuracy, multiple)
+        for name, m in measured.items()
+        for seed, (accuracy, multiple) in enumerate(
+            zip(m["accuracy"], m.get("training_flops", ()), strict=False)
+        )
+    ]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _label(name: str) -> str:

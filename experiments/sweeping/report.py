@@ -1,5 +1,6 @@
 """The report over a sweep, and tables with one row for each point of the grid."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,8 +10,14 @@ from experiments.studies import run_reader
 from experiments.studies.effects import spread
 from experiments.sweeping.points import Point
 from jaxsparse import metrics_log
-from jaxsparse.reports import formatting, page, records
+from jaxsparse.reports import flop_costs, formatting, page, records
 from jaxsparse.stages import TICKET
+
+MULTIPLES = {
+    "training_multiple": "Training FLOPs (x dense)",
+    "inference_multiple": "Inference FLOPs (x dense)",
+}
+_KEY = ["run", "level", "replicate"]
 
 
 def write(points: Sequence[Point], folder: Path) -> Path:
@@ -56,7 +63,8 @@ def read_results(points: Sequence[Point], folder: Path) -> pd.DataFrame:
 
     Returns:
       A row for each point and seed: the recipe, the varied fields, the seed, and the
-      density and test accuracy in %.
+      density and test accuracy in %, and the FLOPs of training and inference as
+      multiples of the dense network, NaN if they are unknown.
     """
     rows = []
     for point in points:
@@ -67,6 +75,9 @@ def read_results(points: Sequence[Point], folder: Path) -> pd.DataFrame:
             levels = records.frame([read], "level")
             levels = levels[levels["variant"] == TICKET]
             last = levels[levels["level"] == levels["level"].max()]
+            last = last.merge(
+                flop_costs.costs_table([read])[[*_KEY, *MULTIPLES]], on=_KEY, how="left"
+            )
             first = run.overrides.get("seeds.first", 0)
             rows += [
                 {"recipe": point.recipe, **point.values}
@@ -75,6 +86,7 @@ def read_results(points: Sequence[Point], folder: Path) -> pd.DataFrame:
                     "weights_remaining_percent": 100 * row.density,
                     "test_accuracy_percent": 100 * row.test_accuracy,
                 }
+                | {name: getattr(row, name) for name in MULTIPLES}
                 for row in last.itertuples()
             ]
     return pd.DataFrame(rows)
@@ -101,5 +113,8 @@ def summarize(results: pd.DataFrame, points: Sequence[Point]) -> pd.DataFrame:
             ("test_accuracy_percent", "Test accuracy (%)"),
         ):
             row[title] = spread(own[column].to_numpy()) if len(own) else ""
+        for column, title in MULTIPLES.items():
+            mean = own[column].mean() if column in own else math.nan
+            row[title] = "" if math.isnan(mean) else f"{mean:.3g}x"
         rows.append(row)
     return pd.DataFrame(rows)

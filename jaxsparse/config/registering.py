@@ -105,7 +105,8 @@ def register_method(
         `function` as keyword arguments; bool, int, float, str or tuple.
       label: name in reports; "" for `name`.
       **more: further attributes of `MethodSpec`: `receives` (`("key",)` for a random
-        key), `records`, `requires`, `reads`, `distribution`, `keeps_counts`, `chooses`;
+        key), `records`, `requires`, `reads`, `distribution`, `keeps_counts`, `chooses`,
+        `gradient`;
         and those of `MaskTiming`: `updates_masks`, `first_update`, `include_end`,
         `finishes_at`.
 

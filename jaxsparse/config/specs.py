@@ -153,6 +153,10 @@ class MethodSpec(Spec):
       timing: when masks are updated.
       chooses: fields that determine the initial masks. They must not be set if the
         masks are those of another run.
+      gradient: of which weights the gradient is computed, for FLOPs: "active",
+        "updates" (of all weights at mask updates), "always" (of all weights) or
+        "backward" (of the trained weights); see `flops.training`. "" for "updates" if
+        masks are updated, otherwise "active".
     """
 
     arguments: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -164,6 +168,7 @@ class MethodSpec(Spec):
     keeps_counts: bool = False
     timing: MaskTiming = MaskTiming()
     chooses: tuple[str, ...] = ()
+    gradient: str = ""
 
     @property
     def fields(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from jaxsparse import initializers, rng, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.data.dataset import Dataset
 from jaxsparse.factory import (
+    flops,
     gradinit,
     init_masks,
     input_data,
@@ -223,6 +224,14 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> Tra
             model, weights, stats, image, masks
         ),
         level_scores=scores_lib.make_level_scores(config, dataset, precise, normalize),
+        flops=flops.make_account(
+            config,
+            length,
+            init_masks.inference_of(model, stats),
+            weights,
+            image,
+            masks,
+        ),
     )
 
 

@@ -268,7 +268,7 @@ def ends_kept_whole(
     if not (c.first_layer_dense or c.last_layer_dense):
         return ()
     names = connectivity.first_to_last(
-        _forward(model, stats),
+        inference_of(model, stats),
         like,
         masks_lib.ones(like, prunable=methods.prunable(config)),
         jax.ShapeDtypeStruct((1, *shape), jnp.float32),
@@ -286,7 +286,7 @@ def layouts(model: nn.Module, like: Any, stats: Any, shape: Any) -> fan_axes.Tre
       shape: height, width and channels of one image.
     """
     image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    return fan_axes.of_linen(_forward(model, stats), like, image)
+    return fan_axes.of_linen(inference_of(model, stats), like, image)
 
 
 def make_effective_count(
@@ -308,7 +308,7 @@ def make_effective_count(
     image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
 
     def find(held: Masks) -> Masks:
-        return connectivity.live(_forward(model, stats), like, held, image)
+        return connectivity.live(inference_of(model, stats), like, held, image)
 
     found = jax.jit(find)
     try:
@@ -321,8 +321,14 @@ def make_effective_count(
     return lambda held: masks_lib.num_active(found(held))
 
 
-def _forward(model: nn.Module, stats: Any) -> Callable[..., Array]:
-    """Returns the forward pass in inference mode, of parameters and images."""
+def inference_of(model: nn.Module, stats: Any) -> Callable[..., Array]:
+    """Returns the forward pass in inference mode, of parameters and images.
+
+    Args:
+      model: the network.
+      stats: its batch statistics, possibly abstract; {} without BatchNorm. They are
+        replaced by ones.
+    """
 
     def forward(params: Params, images: Array) -> Array:
         # Only the structure of the computation matters, so positive constants serve.

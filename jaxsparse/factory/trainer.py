@@ -171,6 +171,7 @@ def _make_loop(parts: TrainerParts, execution: Execution) -> LoopSettings:
         trace=intervals.trace,
         max_inflight_calls=inflight,
         continue_on_nonfinite=parts.config.run.on_nonfinite == "continue",
+        pack_ends=parts.config.run.pack_checkpoints,
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 from jaxtyping import Array, Float
 
 from jaxsparse.models.layers import ConvUnit, ModuleFactory
@@ -30,7 +31,9 @@ def subsample(
       The kept pixels, with channels of zeros appended to those of `x`.
     """
     missing = features - x.shape[-1]
-    return jnp.pad(x[:, ::stride, ::stride, :], ((0, 0), (0, 0), (0, 0), (0, missing)))
+    for axis in (1, 2):  # unlike indexing, also for batches of symbolic size
+        x = lax.slice_in_dim(x, 0, None, stride, axis)
+    return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, missing)))
 
 
 class BasicBlock(nn.Module):

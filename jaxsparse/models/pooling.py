@@ -43,4 +43,4 @@ def pool_windows(x: Float[Array, "b h w c"]) -> Float[Array, "b H W c"]:
     Returns:
       The maxima, [b, h // 2, w // 2, c].
     """
-    return nn.max_pool(x, (2, 2), strides=(2, 2))
+    return nn.max_pool(x, window_shape=(2, 2), strides=(2, 2))

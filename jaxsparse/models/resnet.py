@@ -114,7 +114,8 @@ class ResNet(nn.Module):
         x = self.act(x)
         if self.stem == "imagenet":
             # PyTorch's padding; "SAME" would pad an even image by (0, 1).
-            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+            edges = ((1, 1), (1, 1))
+            x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding=edges)
         strides = (1,) + (2,) * (len(self.blocks) - 1)
         before, growth = self.features[0], EXPANSIONS[self.block]
         for width, stride, name in layers.stages(self.blocks, self.features, strides):

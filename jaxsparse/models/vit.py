@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 from jax.nn import initializers
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
@@ -200,16 +201,16 @@ class ViT(nn.Module):
             )
         width = layers.width_of(self.widths, "patches", self.width)
         x = conv(width, sides, strides=sides, padding="VALID", name="patches")(images)
-        x = x.reshape(len(x), -1, width)
+        x = x.reshape(x.shape[0], -1, width)
         token = self._leaf("class_token", (1, 1, width), x.dtype)
-        x = jnp.concatenate([jnp.broadcast_to(token, (len(x), 1, width)), x], 1)
+        x = jnp.concatenate([jnp.broadcast_to(token, (x.shape[0], 1, width)), x], 1)
         x = x + self._leaf("positions", (1, *x.shape[1:]), x.dtype)
         for i in range(self.depth):
             name, size = f"block{i + 1}", self.width // self.heads
             own = layers.widths_within(self.widths, name)
             x = Block(self.width, size, own, self.act, norm, dense, name=name)(x)
         # Only the class token is passed on, so `classify` averages over one position.
-        x = norm(name="norm")(x)[:, :1, None]
+        x = lax.slice_in_dim(norm(name="norm")(x), 0, 1, axis=1)[:, :, None]
         layers.check_widths(self)
         return layers.classify(x, self.classes, dense=self.dense)
 

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from jaxsparse.reports import (
+    flop_costs,
     formatting,
     method_names,
     methods,
@@ -98,7 +99,7 @@ def _group(runs: Sequence[RunRecords], images: Images) -> list[Part]:
         shown = None if table.empty else formatting.show_methods(table)
         words = [nothing(runs)] if table.empty else []
         parts.append(Part("Methods", paragraphs=words, table=shown))
-    names = ("sparsity", "methods", "exploration", "densities", "comparison")
+    names = ("sparsity", "methods", "flops", "exploration", "densities", "comparison")
     parts.append(Part(pictures=_pictures(images, *names)))
     different = _differences(runs)
     words = ["Nowhere."] if different.empty else []
@@ -185,6 +186,10 @@ def _of_levels(run: RunRecords, images: Images) -> list[Part]:
         heading = "Ticket minus control, paired by replicate"
         shown = formatting.show_paired(paired)
         parts.append(Part(heading, paragraphs=[words], table=shown))
+    costs = flop_costs.show(run)
+    if len(costs):
+        pictures = _pictures(images, "flops")
+        parts.append(Part("FLOPs", pictures=pictures, table=costs))
     if "curves" in images:
         parts.append(Part("Training", pictures=_pictures(images, "curves")))
     return [*parts, *_layers(run, images)]

@@ -4,6 +4,8 @@ The `show_*` functions turn the data frames of `tables` and `methods` into frame
 strings with readable headings; `markdown` writes such a frame as a Markdown table.
 """
 
+import math
+
 import pandas as pd
 
 from jaxsparse.stages import TICKET
@@ -247,10 +249,23 @@ def show_methods(table: pd.DataFrame) -> pd.DataFrame:
         shown["Effective sparsity (%)"] = effective
     if table["explored"].notna().any():
         shown["Ever active (%)"] = [percent(x) for x in table["explored"]]
+    for what in ("training", "inference"):
+        values = table[f"{what}_multiple"]
+        if values.notna().any():
+            shown[f"{what.capitalize()} FLOPs (x dense)"] = multiples(values)
     for name, (heading, digits) in _EARLY.items():
         if len(table) == 1 and table[name].notna().any():
             shown[heading] = means(table, name, digits=digits)
     return shown
+
+
+def multiples(values: pd.Series) -> list[str]:
+    """Formats multiples to three significant digits; "" for NaN.
+
+    Args:
+      values: multiples of the dense network.
+    """
+    return ["" if math.isnan(value) else f"{value:.3g}x" for value in values]
 
 
 def _show_places(table: pd.DataFrame, variant: str) -> pd.DataFrame:

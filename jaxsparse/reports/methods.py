@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from jaxsparse.reports import method_names, records, tables
+from jaxsparse.reports import flop_costs, method_names, records, tables
 from jaxsparse.reports.records import RunRecords
 from jaxsparse.reports.tables import ALL_LAYERS
 from jaxsparse.stages import TICKET
@@ -23,6 +23,7 @@ COLUMNS = (
     *("test_accuracy", "test_accuracy_sd", "effective_sparsity", "explored"),
     *("early_stop_step", "early_stop_step_sd"),
     *("early_stop_test_accuracy", "early_stop_test_accuracy_sd"),
+    *("training_multiple", "inference_multiple"),
 )
 
 
@@ -46,7 +47,9 @@ def methods_table(runs: Sequence[RunRecords]) -> pd.DataFrame:
         input to output; `explored`: percent of the weights that were active at some
         step;
       - `early_stop_step`, the update of the lowest validation loss, and the accuracy
-        there in percent, each with its standard deviation.
+        there in percent, each with its standard deviation;
+      - `training_multiple` and `inference_multiple`: FLOPs as multiples of those of the
+        dense network.
     """
     labels = method_names.series(runs)
     rows = [_method_row(run, labels[run.name]) for run in runs if len(_ends([run]))]
@@ -65,6 +68,8 @@ def _method_row(run: RunRecords, label: str) -> dict[str, Any]:
     counts = _last_counts(run, level=int(last["level"].iloc[0]))
     accuracy = last["test_accuracy"]
     kept, effective = last["kept"], last["effective_params"]
+    costs = flop_costs.means_table([run]).reset_index()
+    costs = costs.loc[costs["level"] == last["level"].iloc[0]]
     return {
         "label": label,
         "run": run.name,
@@ -80,6 +85,8 @@ def _method_row(run: RunRecords, label: str) -> dict[str, Any]:
         "early_stop_step_sd": last["early_stop_step"].std(),
         "early_stop_test_accuracy": last["early_stop_test_accuracy"].mean(),
         "early_stop_test_accuracy_sd": last["early_stop_test_accuracy"].std(),
+        "training_multiple": costs["training_multiple"].mean(),
+        "inference_multiple": costs["inference_multiple"].mean(),
     }
 
 

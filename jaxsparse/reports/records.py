@@ -17,7 +17,7 @@ from jaxsparse import config as config_lib
 from jaxsparse import metrics_log, old_names, stages
 
 Record = dict[str, Any]
-
+PACKED = "packed.npz"  # file of a packed checkpoint
 
 _WHERE = ("run", "stage", "level", "variant")
 _SCORES = ("validation_loss", "validation_accuracy", "test_loss", "test_accuracy")
@@ -36,6 +36,12 @@ COLUMNS = {
         *(*_WHERE, "replicate", "step", "epoch", "kept", "total", "ever_active"),
         *("skipped_updates", "layers"),
     ),
+    "flops": (
+        *(*_WHERE, "replicate", "step", "params", "dense_params"),
+        *("inference_flops", "dense_inference_flops", "inference_multiple"),
+        *("stage_training_flops", "training_flops", "dense_training_flops"),
+        *("training_multiple", "interpolated"),
+    ),
     "timing": (
         *(*_WHERE, "seconds", "steps_per_second", "programs", "compile_seconds"),
         *("peak_device_bytes", "peak_host_bytes"),
@@ -47,6 +53,7 @@ _UNIQUE = {
     "eval": ["run", "stage", "replicate", "step"],
     "level": ["run", "variant", "level", "replicate"],
     "mask_stats": ["run", "stage", "replicate", "step"],
+    "flops": ["run", "stage", "replicate"],
 }
 _NOT_FLOAT = {"run", "stage", "variant", "level", "replicate", "layers"}
 
@@ -106,7 +113,8 @@ def _read_run(folder: Path, name: str) -> RunRecords:
             f"{folder}: not a run; expected a directory with the config.json that "
             "training writes, got none; give the run directory itself"
         )
-    environment = folder / "environment.json"
+    path = folder / "environment.json"
+    environment = metrics_log.read_object(path) if path.is_file() else {}
     config = config_lib.renames.read(folder / "config.json")
     rows = metrics_log.read(folder / "metrics.jsonl", fields=("kind", "stage"))
     failures = [row for row in rows if row["kind"] == "failed"]
@@ -118,9 +126,7 @@ def _read_run(folder: Path, name: str) -> RunRecords:
     return RunRecords(
         name,
         config=config,
-        environment=(
-            metrics_log.read_object(environment) if environment.is_file() else {}
-        ),
+        environment=environment | _checkpoints(folder / "checkpoints"),
         records=[r for r in rows if (r["stage"], r.get("replicate")) not in broken],
         ended=_has_ended(old_names.find_file(folder, "stages.json"), config),
         failed=tuple(
@@ -128,6 +134,16 @@ def _read_run(folder: Path, name: str) -> RunRecords:
             for row in failures
         ),
     )
+
+
+def _checkpoints(folder: Path) -> dict[str, str]:
+    """Returns how much space the checkpoints take now; {} if there are none."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    size = sum(path.stat().st_size for path in files)
+    packed = sum(path.name == PACKED for path in files)
+    many = f", {packed} of them packed" if packed else ""
+    count = sum(path.suffix == ".json" for path in folder.rglob("*.json"))
+    return {"checkpoints": f"{size:,} bytes in {count}{many}"} if files else {}
 
 
 def _has_ended(path: Path, config: dict[str, Any]) -> bool:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from jaxsparse.reports import (
     figures,
+    flop_costs,
     method_figures,
     method_names,
     methods,
@@ -25,6 +26,7 @@ from jaxsparse.stages import TICKET
 CAPTIONS = {
     "sparsity": "Test accuracy against sparsity, one line for each method.",
     "methods": "Test accuracy of each method, one panel for each sparsity.",
+    "flops": "Test accuracy against the FLOPs of training, in multiples of dense.",
     "exploration": "Weights that were active at some step so far, by step.",
     "densities": "Weights remaining in each layer at the end, by method.",
     "comparison": "Test accuracy of the tickets of all runs against weights remaining.",
@@ -83,10 +85,10 @@ def compare(runs: Sequence[RunRecords]) -> dict[str, Figure]:
     """
     if len(runs) < 2:
         return {}
-    drawn = {}
+    drawn = _of_flops(runs)
     in_levels = [run for run in runs if not method_names.trains_once(run)]
     if any(method_names.is_sparse(run) for run in runs):
-        drawn = _of_methods(runs)
+        drawn |= _of_methods(runs)
         # Runs that train once would be single points among lines over levels.
         runs = in_levels if len(in_levels) > 1 else []
     levels = tables.in_percent(runs)
@@ -95,6 +97,12 @@ def compare(runs: Sequence[RunRecords]) -> dict[str, Figure]:
             levels, labels=method_names.of_runs(runs), title=settings.title(runs)
         )
     return drawn
+
+
+def _of_flops(runs: Sequence[RunRecords]) -> dict[str, Figure]:
+    """Draws accuracy against training FLOPs, if they are known."""
+    figure = flop_costs.by_training(runs, title=settings.title(runs))
+    return {} if figure is None else {"flops": figure}
 
 
 def _of_methods(runs: Sequence[RunRecords]) -> dict[str, Figure]:
@@ -140,7 +148,7 @@ def _of_training(run: RunRecords, *, alone: bool) -> dict[str, Figure]:
 
 def _of_levels(run: RunRecords) -> dict[str, Figure]:
     """Draws the figures of one run that prunes level by level."""
-    drawn, title = {}, settings.title([run])
+    drawn, title = _of_flops([run]), settings.title([run])
     levels, layers = tables.in_percent([run]), tables.layers_table(run)
     if levels["test_accuracy"].notna().any():
         drawn["accuracy"] = figures.accuracy(levels, title=title)

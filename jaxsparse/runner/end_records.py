@@ -3,7 +3,7 @@
 from jaxsparse import multihost, transforms
 from jaxsparse.lottery import tickets
 from jaxsparse.metrics_log import Record
-from jaxsparse.runner import instability, level_summary, records
+from jaxsparse.runner import flop_records, instability, level_summary, records
 from jaxsparse.runner.saved_states import SavedStates
 from jaxsparse.stages import CHILDREN, PRETRAINING
 from jaxsparse.training.profiling import CostTracker
@@ -38,6 +38,9 @@ def write(
     rows = read_records(run.run_dir, stage=stage.name)
     if stage.variant not in (PRETRAINING, CHILDREN):
         _write_level(saved, run, state, rows)
+    if stage.variant != CHILDREN:
+        account = saved.experiment.task.flops
+        run.write(flop_records.make(account, run, state, saved.plan))
     run.write(instability.records(saved, run, state))
     # The record of kind "timing" must be the last of a stage: `records.find_lost` takes
     # its absence as a sign that records are lost.

@@ -159,7 +159,9 @@ class SavedStates:
         """
         name = end_name(run.stage)
         extra = {"records": run.sync_records()}
-        checkpoints.save(self.run_dir.checkpoints, name, state, extra)
+        packed = run.trainer.loop.pack_ends
+        directory = self.run_dir.checkpoints
+        checkpoints.save(directory, name, state, extra, packed=packed)
         checkpoints.clear(self.run_dir.checkpoints, run.stage.name)
         self._latest[run.stage.variant] = (name, state)
 

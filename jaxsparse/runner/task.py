@@ -8,6 +8,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Key
 
+from jaxsparse.runner.flop_records import FlopAccount
 from jaxsparse.training import state as state_lib
 from jaxsparse.training.state import Seeds, TrainState
 from jaxsparse.types import Masks, Params, Scores
@@ -52,6 +53,7 @@ class TrainTask(NamedTuple):
         for scores that `imp.prune` computes itself.
       place: function for use under jit that constrains the sharding of a state [r ...]
         when it is made; None leaves the placement to the trainer.
+      flops: what the FLOPs of the run are computed from; None omits the account.
     """
 
     initialize: Callable[[Key[Array, "r"]], tuple[Params, Any]]
@@ -62,6 +64,7 @@ class TrainTask(NamedTuple):
     count_effective: Callable[[Masks], int] | None = None
     level_scores: Callable[[Params, Any, Masks, Seeds, int], Scores] | None = None
     place: Callable[[TrainState], TrainState] | None = None
+    flops: FlopAccount | None = None
 
 
 def first_state(

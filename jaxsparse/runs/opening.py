@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from jaxsparse import extras, factory, metrics_log, transforms
@@ -289,6 +291,15 @@ class LoadedRun:
             cannot be loaded.
         """
         return factory.make_model(self.config, classes=self._run.dataset.classes)
+
+    def example_images(self) -> Array:
+        """Returns zeros [1, h, w, c] of the images' size, to trace the network.
+
+        Raises:
+          ValueError: if the run did not record the size and its dataset cannot be
+            loaded.
+        """
+        return jnp.zeros((1, *self._run.dataset.train.images.shape[1:]), jnp.float32)
 
     @functools.cached_property
     def _run(self) -> factory.TrainedRun:

@@ -27,6 +27,7 @@ class LoopSettings(NamedTuple):
         waits for their metrics before it dispatches more.
       continue_on_nonfinite: whether the other replicates continue when one replicate's
         loss is not finite.
+      pack_ends: whether the final states of stages are saved as bits and values.
     """
 
     steps_per_call: int
@@ -36,6 +37,7 @@ class LoopSettings(NamedTuple):
     trace: tuple[int, ...] = ()
     max_inflight_calls: int = 1
     continue_on_nonfinite: bool = False
+    pack_ends: bool = False
 
 
 class RecordSettings(NamedTuple):

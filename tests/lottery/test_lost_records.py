@@ -78,7 +78,7 @@ def test_lost_records_of_stages_that_ended_are_put_back(
         assert lost == set(stages)
     elif loss == "short of one line":
         assert lost == {"level_01/ticket/last"}
-        assert "level_01/ticket/last, which ended, got 12 of 13 records" in named[0]
+        assert "level_01/ticket/last, which ended, got 14 of 15 records" in named[0]
     elif loss == "without one in between":
         assert lost == {"level_00/ticket/last"}
     else:

@@ -41,6 +41,7 @@ def test_it_is_continued_where_it_stopped(old_runs: Path) -> None:
     assert rows[: len(kept)] == kept
     assert {row["stage"] for row in rows} == {"level_00/ticket"}
     kinds = {"gradient_norm", "eval", "mask_stats", "train", "level", "timing"}
+    kinds |= {"flops"}
     assert {row["kind"] for row in rows} == kinds
     text = (folder / "metrics.jsonl").read_text(encoding="utf-8")
     assert not any(f'"{name}":' in text for name in old_names.RECORD_FIELDS)

@@ -17,6 +17,7 @@ from orbax.checkpoint import v1 as ocp
 
 from jaxsparse import config
 from jaxsparse.training import checkpoints, workdir
+from jaxsparse.training.checkpoints import packing
 from jaxsparse.training.state import TrainState
 
 NAME = "level_03/ticket/last"
@@ -34,6 +35,65 @@ def blank(state: TrainState) -> TrainState:
         return jnp.zeros_like(leaf)
 
     return jax.tree.map(zero, state)
+
+
+def sparse(state: TrainState) -> TrainState:
+    """The state with zeros in most weights, and values that are easily lost."""
+
+    def thin(leaf: Any) -> Any:
+        if not jnp.issubdtype(leaf.dtype, jnp.floating) or leaf.ndim < 3:
+            return leaf
+        place = np.arange(leaf.size).reshape(leaf.shape)
+        values = np.where(place % 9 == 0, np.asarray(leaf), 0)
+        values = np.where(place == 1, -0.0, values)
+        return jnp.asarray(np.where(place == 2, np.nan, values), leaf.dtype)
+
+    return state._replace(params=jax.tree.map(thin, state.params))
+
+
+def test_packed_states_are_loaded_bit_for_bit(
+    tmp_path: Path, state: TrainState
+) -> None:
+    thinned = sparse(state)
+    checkpoints.save(tmp_path, NAME, thinned, {"a": 1}, packed=True)
+    checkpoints.save(tmp_path, "whole", thinned)
+    loaded = checkpoints.load(tmp_path, NAME, blank(state))
+    assert loaded is not None and loaded.extra == {"a": 1}
+    assert checkpoints.digest(loaded.state) == checkpoints.digest(thinned)
+    assert jax.tree.structure(loaded.state) == jax.tree.structure(state)
+    for leaf, like in zip(
+        jax.tree.leaves(loaded.state), jax.tree.leaves(state), strict=True
+    ):
+        assert leaf.sharding.is_equivalent_to(like.sharding, leaf.ndim)
+    whole = checkpoints.load(tmp_path, "whole", blank(state))
+    assert whole is not None
+    assert checkpoints.digest(whole.state) == checkpoints.digest(thinned)
+
+
+def test_a_packed_state_takes_the_bytes_of_its_bits_and_values() -> None:
+    weights = jnp.zeros((40, 100)).at[:, ::10].set(1.5)
+    tree = {"w": weights, "mask": weights != 0, "dense": jnp.ones(8), "n": jnp.int32(3)}
+    tree["half"] = weights.astype(jnp.bfloat16)
+    packed = packing.pack(tree)
+    sizes = {name: array.nbytes for name, array in packed.items()}
+    assert sizes["w:bits"] == sizes["mask:bits"] == sizes["half:bits"] == 500
+    assert sizes["w:values"] == 4 * 400 and sizes["half:values"] == 2 * 400
+    assert sizes["dense"] == 32 and sizes["n"] == 4
+    assert not {"w", "mask", "half", "dense:bits"} & set(sizes)
+
+
+def test_a_damaged_packed_state_is_set_aside(
+    tmp_path: Path, state: TrainState, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / NAME / packing.FILE
+    checkpoints.save(tmp_path, NAME, state, packed=True)
+    with np.load(file) as packed:
+        arrays = dict(packed)
+    name = next(name for name, array in arrays.items() if array.dtype == np.float32)
+    arrays[name] = arrays[name] * 2
+    np.savez(file, **arrays)
+    assert checkpoints.load(tmp_path, NAME, blank(state)) is None
+    assert "corrupt" in caplog.text and "moved to" in caplog.text
 
 
 def test_what_is_saved_is_loaded_exactly(tmp_path: Path, state: TrainState) -> None:

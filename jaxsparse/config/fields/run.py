@@ -139,6 +139,12 @@ RUN = Section(
             "Which checkpoints of the ends of levels are kept: `all`, or those that "
             "are `needed` to continue.",
         ),
+        "pack_checkpoints": _field(
+            False,
+            valid.FLAG,
+            "Whether checkpoints of the ends of stages store sparse arrays as bits and "
+            "values, which takes less space; what is read is the same, bit for bit.",
+        ),
         "trace": _field(
             None,
             valid.optional(

@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxsparse import metrics_log, multihost, tree
 from jaxsparse.training import old_checkpoints
+from jaxsparse.training.checkpoints import packing
 from jaxsparse.training.checkpoints.cleanup import put_aside
 from jaxsparse.training.checkpoints.errors import (
     CorruptFile,
@@ -48,7 +49,12 @@ class Checkpoint(NamedTuple):
 
 
 def save(
-    directory: Path, name: str, state: TrainState, extra: dict[str, Any] | None = None
+    directory: Path,
+    name: str,
+    state: TrainState,
+    extra: dict[str, Any] | None = None,
+    *,
+    packed: bool = False,
 ) -> None:
     """Saves a state under a name, completely or not at all.
 
@@ -58,6 +64,8 @@ def save(
       state: state to save, in the checkpoint layout: leaves lead with the replicate
         axis, counters are scalars.
       extra: small JSON values to save with it; None saves {}.
+      packed: whether sparse arrays are saved as bits and values (`packing`), which
+        takes less space; what is loaded is the same, bit for bit.
 
     Raises:
       ValueError: if a finished checkpoint of that name holds a different state. Two
@@ -89,8 +97,11 @@ def save(
     multihost.on_primary(make_room)
     failed: Exception | None = None
     try:
-        with _quiet() as ocp:
-            ocp.save(folder, state)
+        if packed:
+            packing.save(folder, state)
+        else:
+            with _quiet() as ocp:
+                ocp.save(folder, state)
     except Exception as error:
         failed = error
     if not multihost.on_all(None if failed else state):
@@ -145,10 +156,7 @@ def read(directory: Path, name: str, like: TrainState) -> Checkpoint | None:
     for _ in range(2):
         state, failed = None, None
         try:
-            with _quiet() as ocp:
-                state = ocp.load(
-                    folder, like if newest else old_checkpoints.as_saved(like)
-                )
+            state = _load(folder, like if newest else old_checkpoints.as_saved(like))
         except Exception as error:  # Orbax and its storage backends raise many types
             failed = error
         multihost.run_on_all(
@@ -168,6 +176,14 @@ def read(directory: Path, name: str, like: TrainState) -> Checkpoint | None:
         reason = "its content does not have the recorded hash"
         reason = first_line(failed) if failed else reason
     raise CorruptFile(f"checkpoint {folder}: corrupt ({reason})")
+
+
+def _load(folder: Path, like: Any) -> Any:
+    """Loads the arrays of a checkpoint, packed or not."""
+    if packing.is_packed(folder):
+        return packing.load(folder, like)
+    with _quiet() as ocp:
+        return ocp.load(folder, like)
 
 
 def load(directory: Path, name: str, like: TrainState) -> Checkpoint | None:

@@ -1,0 +1,145 @@
+"""A graph of ONNX under construction, and the values that flow through it."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+OPSET = 18  # reductions take their axes as an input from here on
+
+
+class Tensor(NamedTuple):
+    """A value that is computed by the graph.
+
+    Attributes:
+      name: its name in the graph.
+    """
+
+    name: str
+
+
+Value = Tensor | np.ndarray  # arrays are known when the graph is made
+
+
+class Graph:
+    """Nodes and constants of a graph, in the order in which they are added.
+
+    Attributes:
+      batch: the symbolic size of the batch; None if all shapes are known.
+      source: name of an input whose first axis is the batch.
+    """
+
+    def __init__(self, batch: Any, source: str) -> None:
+        """Makes an empty graph.
+
+        Args:
+          batch: the symbolic size of the batch; None if all shapes are known.
+          source: name of an input whose first axis is the batch.
+        """
+        self.batch, self.source = batch, source
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+        self._names: dict[tuple[Any, ...], str] = {}
+        self._count = 0
+
+    def new_name(self, kind: str) -> str:
+        """Returns a name that no other value has.
+
+        Args:
+          kind: what the value is, the beginning of its name.
+        """
+        self._count += 1
+        return f"{kind}_{self._count}"
+
+    def constant(self, array: Any) -> str:
+        """Adds a constant, once for equal small arrays, and returns its name.
+
+        Args:
+          array: its value. Integers become int64, which shapes and axes need.
+        """
+        from onnx import numpy_helper
+
+        values = np.asarray(array)
+        key = (values.dtype.str, values.shape, values.tobytes())
+        if values.size <= 64 and key in self._names:
+            return self._names[key]
+        name = self.new_name("constant")
+        self.constants.append(
+            numpy_helper.from_array(
+                np.ascontiguousarray(values).reshape(values.shape), name
+            )
+        )
+        if values.size <= 64:
+            self._names[key] = name
+        return name
+
+    def name_of(self, value: Value) -> str:
+        """Returns the name of a value; known arrays become constants.
+
+        Args:
+          value: a tensor or an array.
+        """
+        return value.name if isinstance(value, Tensor) else self.constant(value)
+
+    def add(self, kind: str, *inputs: Value, **attributes: Any) -> Tensor:
+        """Adds a node with one output.
+
+        Args:
+          kind: the operator.
+          *inputs: its inputs.
+          **attributes: its attributes.
+
+        Returns:
+          Its output.
+        """
+        from onnx import helper
+
+        name = self.new_name(kind.lower())
+        names = [self.name_of(value) for value in inputs]
+        self.nodes.append(helper.make_node(kind, names, [name], **attributes))
+        return Tensor(name)
+
+    def shape(self, sizes: Sequence[Any], *, infer: bool) -> Value:
+        """Makes the shape operand of a node.
+
+        Args:
+          sizes: sizes of the axes, integers or symbolic.
+          infer: whether the operator computes the size marked by -1 itself.
+
+        Raises:
+          ValueError: if a size is computed from the batch in a way that has no rule.
+        """
+        symbolic = [size for size in sizes if not isinstance(size, int | np.integer)]
+        if not symbolic:
+            return np.array(sizes, np.int64)
+        if infer and len(symbolic) == 1:
+            known = [
+                size if isinstance(size, int | np.integer) else -1 for size in sizes
+            ]
+            return np.array(known, np.int64)
+        if any(size != self.batch for size in symbolic):
+            raise ValueError(
+                f"apply: expected shapes in which the batch is an axis of its own, got "
+                f"{tuple(sizes)}; export for one batch size, dynamic_batch=False"
+            )
+        whole = self.add("Shape", Tensor(self.source))
+        batch = self.add("Slice", whole, np.array([0]), np.array([1]))
+        parts: list[Value] = [
+            np.array([size], np.int64) if isinstance(size, int | np.integer) else batch
+            for size in sizes
+        ]
+        return self.add("Concat", *parts, axis=0)
+
+
+def evaluate(eqn: Any, operands: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Computes an equation of a program whose operands are known.
+
+    Args:
+      eqn: the equation.
+      operands: their values.
+    """
+    results = eqn.primitive.bind(*map(jnp.asarray, operands), **eqn.params)
+    results = results if eqn.primitive.multiple_results else [results]
+    return [np.asarray(jax.device_get(result)) for result in results]

@@ -1,0 +1,80 @@
+"""Makes the FLOP account of a config."""
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from jaxsparse import config as config_lib
+from jaxsparse import flops
+from jaxsparse.factory import probes
+from jaxsparse.factory.durations import Durations
+from jaxsparse.runner.flop_records import FlopAccount
+from jaxsparse.tost import ghost_skips
+from jaxsparse.types import Masks
+
+log = logging.getLogger(__name__)
+
+
+def make_account(
+    config: ConfigDict,
+    length: Durations,
+    forward: Callable[..., Any],
+    weights: Any,
+    image: tuple[int, ...],
+    masks: Masks,
+) -> FlopAccount | None:
+    """Makes what the FLOPs of a run are computed from.
+
+    Temporary parts of ToST (soft activations, ghost skips) and GradInit are left out.
+
+    Args:
+      config: a validated config.
+      length: durations of the config in steps.
+      forward: the forward pass in inference mode, of parameters and images.
+      weights: parameters of one replicate, possibly abstract.
+      image: height, width and channels of one image.
+      masks: dense masks of one replicate.
+
+    Returns:
+      The account. None, after a warning, if the network cannot be traced.
+    """
+    weights, masks = map(ghost_skips.strip_ghosts, (weights, masks))
+    one = jax.ShapeDtypeStruct((1, *image), jnp.float32)
+    try:
+        macs = flops.macs(forward, weights, one, masks=masks)
+    except ValueError as error:
+        log.warning("FLOPs are not counted: %s", error)
+        return None
+    method = config_lib.METHODS.find(config.sparse.method)
+    updates: tuple[int, ...] | None = ()
+    if method.timing.updates_masks:
+        # Top-KAST and unknown methods have no list of steps.
+        updates = probes.update_steps(config, length) or None
+    return FlopAccount(
+        macs,
+        dense_params=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(weights)),
+        gradient=gradient(config),
+        updates=updates,
+        keeps_counts=method.keeps_counts or method.gradient == "backward",
+        growth_examples=config.sparse.grow_batch_size,
+    )
+
+
+def gradient(config: ConfigDict) -> str:
+    """Returns of which weights the gradient is computed, one of `flops.GRADIENTS`.
+
+    Args:
+      config: a validated config.
+    """
+    method = config_lib.METHODS.find(config.sparse.method)
+    found = method.gradient
+    if not found:
+        found = "updates" if method.timing.updates_masks else "active"
+    # RigL that grows at random is SET.
+    is_random = "grow" in method.fields and config.sparse.grow == "random"
+    return "active" if found == "updates" and is_random else found

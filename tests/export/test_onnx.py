@@ -1,0 +1,144 @@
+"""Networks in ONNX Runtime compute what they compute in JAX."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from jaxsparse import export, masks, models, tree
+from jaxsparse.export import onnx_rules
+from jaxsparse.models import layers
+
+REASON = "onnx and onnxruntime are not installed (extra export)"
+onnx = pytest.importorskip("onnx", reason=REASON)
+onnxruntime = pytest.importorskip("onnxruntime", reason=REASON)
+
+NETWORKS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
+    "lenet_300_100": (models.LeNet300100((6, 5)), (4, 4, 3)),
+    "lenet_5": (models.LeNet5((2, 3), (7, 6)), (16, 16, 1)),
+    "conv_2": (models.ConvNet(2, 2, (5,)), (8, 6, 3)),
+    "resnet_basic": (models.CifarResNet(8, width=4), (8, 8, 3)),
+    "resnet_identity": (models.CifarResNet(8, width=4, shortcut="identity"), (8, 8, 3)),
+    "resnet_stem": (models.ImageNetResNet((1, 1), width=4, classes=10), (16, 16, 3)),
+    "wide_resnet": (models.WideResNet(10, 2, 4), (8, 8, 3)),
+    "vgg": (models.VGG((1, 1), (4, 8), 10, norm=layers.BATCH_NORM), (8, 8, 3)),
+    "mobilenet_v1": (
+        models.MobileNetV1((1, 1), (4, 8), (1, 1, 2), 4, 10),
+        (8, 8, 3),
+    ),
+    "mobilenet_v2": (
+        models.MobileNetV2((1, 2), (4, 8), (1, 1, 2), 4, 16, 2, 10),
+        (8, 8, 3),
+    ),
+    "vit": (models.ViT(8, 2, 1, 4, 10), (8, 8, 3)),
+}
+
+
+def drawn(model: nn.Module, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Variables with random values, positive where they are variances."""
+    images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    shapes = jax.eval_shape(
+        lambda key, x: model.init(key, x, train=False), jax.random.key(0), images
+    )
+    generator = np.random.default_rng(0)
+
+    def draw(name: str, leaf: Any) -> jax.Array:
+        values = generator.normal(size=leaf.shape) / np.sqrt(max(1, leaf.size))
+        if name.endswith(("scale", "var")):
+            values = 1 + np.abs(values)
+        elif leaf.ndim > 1:
+            values *= np.sqrt(leaf.shape[-1])
+        return jnp.asarray(values, leaf.dtype)
+
+    return tree.map_with_names(draw, shapes)
+
+
+def run(path: Path, *inputs: np.ndarray) -> list[np.ndarray]:
+    session = onnxruntime.InferenceSession(str(path))
+    return session.run(None, {f"input_{i}": x for i, x in enumerate(inputs)})
+
+
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_networks(tmp_path: Path, name: str) -> None:
+    model, shape = NETWORKS[name]
+    variables = drawn(model, shape)
+    ticket = {"params": masks.ones(variables["params"])}
+    generator = np.random.default_rng(1)
+    ticket = jax.tree.map(
+        lambda m: jnp.asarray(generator.random(m.shape) < 0.4), ticket
+    )
+    if "batch_stats" in variables:
+        ticket["batch_stats"] = jax.tree.map(lambda _: None, variables["batch_stats"])
+    path = tmp_path / "net.onnx"
+    apply = jax.jit(lambda v, x: model.apply(v, x, train=False))
+    images = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
+    size = export.onnx(path, apply, variables, images, masks=ticket)
+    assert size == path.stat().st_size
+    x = generator.normal(size=(5, *shape)).astype(np.float32)
+    (theirs,) = run(path, x)
+    ours = apply(masks.apply(ticket, variables), jnp.asarray(x))
+    np.testing.assert_allclose(theirs, ours, atol=1e-5 * np.abs(ours).max(), rtol=1e-4)
+    # Pruned weights are zeros in the file.
+    loaded = onnx.load(path).graph.initializer
+    zeros = sum((onnx.numpy_helper.to_array(c) == 0).sum() for c in loaded)
+    pruned = masks.size(ticket) - masks.num_active(ticket)
+    assert zeros >= pruned
+
+
+def test_batch_statistics_are_folded(tmp_path: Path) -> None:
+    model, shape = NETWORKS["resnet_basic"]
+    variables = drawn(model, shape)
+    apply = lambda v, x: model.apply(v, x, train=False)  # noqa: E731
+    images = jnp.ones((1, *shape))
+    export.onnx(tmp_path / "net.onnx", apply, variables, images)
+    kinds = {node.op_type for node in onnx.load(tmp_path / "net.onnx").graph.node}
+    assert not kinds & {"Sqrt", "Reciprocal", "Expand"}
+    assert {"Conv", "Relu", "MatMul"} <= kinds
+
+
+def test_functions_of_several_inputs_and_outputs(tmp_path: Path) -> None:
+    def apply(params: Any, x: Any, y: Any) -> dict[str, Any]:
+        a = jnp.where(x > 0, x, x * 0.1)
+        b = jax.nn.softmax(jax.nn.gelu(y, approximate=True) @ params["w"], axis=-1)
+        c = nn.avg_pool(x[..., None, None], (2, 1), (2, 1), padding="SAME")
+        d = jnp.clip(
+            jnp.pad(jax.lax.slice_in_dim(x, 0, None, 2, 1), ((0, 0), (1, 2))), -0.5, 0.5
+        )
+        e = jnp.stack(jnp.split(y, 2, axis=1)).max(0) ** 3
+        return {"a": a, "b": b, "c": c, "d": d, "e": e, "f": y.argmax(1)}
+
+    params = {"w": jnp.asarray(np.random.default_rng(0).normal(size=(6, 4)), "f4")}
+    x, y = jnp.ones((2, 8)), jnp.ones((2, 6))
+    export.onnx(tmp_path / "net.onnx", apply, params, x, y)
+    generator = np.random.default_rng(2)
+    x, y = (generator.normal(size=(7, n)).astype(np.float32) for n in (8, 6))
+    found = run(tmp_path / "net.onnx", x, y)
+    wanted = jax.tree.leaves(apply(params, jnp.asarray(x), jnp.asarray(y)))
+    for theirs, ours in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(theirs, ours, rtol=1e-5, atol=1e-6)
+
+
+def test_what_has_no_rule_is_named(tmp_path: Path) -> None:
+    def apply(params: Any, x: Any) -> Any:
+        return jnp.sort(x @ params["w"])
+
+    params, x = {"w": jnp.ones((3, 3))}, jnp.ones((2, 3))
+    with pytest.raises(ValueError, match="primitive 'sort', which has no rule"):
+        export.onnx(tmp_path / "net.onnx", apply, params, x)
+    assert not (tmp_path / "net.onnx").exists()
+
+
+def test_a_wrong_rule_is_found_before_the_file_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(onnx_rules.SAME, "tanh", "Sigmoid")
+    params, x = {"w": jnp.eye(3)}, jnp.ones((2, 3))
+    with pytest.raises(
+        ValueError, match="expected from ONNX Runtime what JAX computes"
+    ):
+        export.onnx(tmp_path / "net.onnx", lambda p, x: jnp.tanh(x @ p["w"]), params, x)
+    assert not (tmp_path / "net.onnx").exists()

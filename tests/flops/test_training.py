@@ -1,0 +1,83 @@
+"""Training FLOPs from counts of weights, against sums over single steps."""
+
+from collections.abc import Callable
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+
+from jaxsparse import flops
+
+COST = flops.Macs({"a": 10, "b": 3}, 2)
+
+
+def of_step(density: float, gradient: float) -> float:
+    """FLOPs of one example, both layers at the same density."""
+    return 2 * (2 * (13 * density + 2)) + 2 * (13 * gradient + 2)
+
+
+def equal(density: float) -> dict[str, float]:
+    return {"a": density, "b": density}
+
+
+@hypothesis.given(
+    updates=st.lists(st.integers(0, 29), unique=True, max_size=6).map(sorted),
+    gradient=st.sampled_from(("active", "updates", "always")),
+    every=st.integers(1, 4),
+)
+def test_counts_after_every_step_are_exact(
+    updates: list[int], gradient: str, every: int
+) -> None:
+    # Mask updates change the density to 1 / (i + 2) after step i.
+    now, steps, counted = 1.0, [], [(0, equal(1.0))]
+    for step in range(30):
+        dense = gradient == "always" or (gradient == "updates" and step in updates)
+        steps.append(of_step(now, 1.0 if dense else now))
+        now = 1 / (step + 2) if step in updates else now
+        if (step + 1) % every == 0:
+            counted.append((step + 1, equal(now)))
+    stretch = flops.Stretch(0, 30, updates, gradient, lambda step: 7 * step)
+    hypothesis.assume(flops.is_exact(counted, stretch, keeps_counts=False))
+    found = flops.training(COST, flops.segments(counted, stretch))
+    assert found == pytest.approx(7 * sum(steps), rel=1e-9)
+
+
+def test_several_updates_between_counts_are_interpolated_and_said() -> None:
+    counted = [(0, equal(1.0)), (10, equal(0.4))]
+    stretch = flops.Stretch(0, 10, [2, 5, 8], "active", lambda step: step)
+    steps = [1.0] * 3 + [0.8] * 3 + [0.6] * 3 + [0.4]
+    found = flops.training(COST, flops.segments(counted, stretch))
+    assert found == pytest.approx(sum(of_step(d, d) for d in steps))
+    assert not flops.is_exact(counted, stretch, keeps_counts=True)
+    same = [(0, equal(0.4)), (10, equal(0.4))]
+    assert flops.is_exact(same, stretch, keeps_counts=True)
+    assert not flops.is_exact(same, stretch, keeps_counts=False)  # AC/DC, for example
+
+
+def test_unknown_updates_take_the_mean() -> None:
+    counted = [(0, equal(1.0)), (10, equal(0.5))]
+    stretch = flops.Stretch(0, 10, None, "active", lambda step: step)
+    found = flops.training(COST, flops.segments(counted, stretch))
+    assert found == pytest.approx(10 * of_step(0.75, 0.75))
+    assert not flops.is_exact(counted, stretch, keeps_counts=False)
+
+
+def test_growth_batch_is_an_extra_gradient() -> None:
+    stretch = flops.Stretch(
+        0, 10, [4], "updates", lambda step: 8 * step, growth_examples=100
+    )
+    found = flops.training(COST, flops.segments([(0, equal(0.5))], stretch))
+    assert found == 80 * of_step(0.5, 0.5) + 100 * of_step(0.5, 1.0)
+
+
+def test_a_smaller_last_batch_counts_its_examples() -> None:
+    examples: Callable[[int], int] = lambda step: min(8 * step, 77)  # noqa: E731
+    stretch = flops.Stretch(0, 10, [9], "updates", examples)
+    found = flops.training(COST, flops.segments([(0, equal(0.5))], stretch))
+    assert found == 72 * of_step(0.5, 0.5) + 5 * of_step(0.5, 1.0)
+
+
+def test_an_unknown_gradient_is_refused() -> None:
+    stretch = flops.Stretch(0, 1, (), "dense", lambda step: step)
+    with pytest.raises(ValueError, match="gradient: expected one of .*, got 'dense'"):
+        flops.segments([(0, {})], stretch)
