@@ -23,8 +23,12 @@ from jaxsparse.training.state import TrainState
 LATENT = [name for name, method in METHODS.items() if method.latent]
 # Pairs that cannot be, and the tests below of what becomes of them.
 LIMITS = dict.fromkeys(
-    [(name, "lookahead") for name in LATENT],
-    "no masks for slow weights: test_latent_methods_refuse_lookahead",
+    [
+        (name, "lookahead")
+        for name, method in METHODS.items()
+        if method.latent or method.reparameterized
+    ],
+    "no masks for slow weights: test_these_methods_refuse_lookahead",
 ) | dict.fromkeys(
     [(name, "outer partition") for name in LATENT],
     "forward_params: test_latent_methods_within_a_partition",
@@ -99,7 +103,7 @@ def check_zeros(moment: Moment, latent: bool) -> None:
     if not latent:
         both = isinstance(params, optax.LookaheadParams)
         copies += [*params] if both else [params]
-    inner = moment.now.inner_state.state
+    inner = method_runs.told(moment.now).state
     if isinstance(inner, contrib.ScheduleFreeState) and not latent:
         copies.append(EVAL_PARAMS(inner, params))
     for copy in copies:
@@ -173,7 +177,7 @@ def check_momentum(moment: Moment) -> None:
 
 
 def check_finite(params: Any, state: Any) -> None:
-    for leaf in jax.tree.leaves((params, find(state).inner_state.state)):
+    for leaf in jax.tree.leaves((params, method_runs.told(find(state)).state)):
         assert not np.isnan(plain(leaf)).any()
 
 
@@ -259,8 +263,8 @@ def check_laws(method: str, optimizer: str) -> None:
         check_finite(moment.after, moment.opt_state)
         rests = update in METHODS[method].rests
         if not rests and optimizer not in OUTER:  # the optimizer is told the loss
-            assert float(moment.now.inner_state.value) == moment.value
-        if not latent:
+            assert float(method_runs.told(moment.now).value) == moment.value
+        if not (latent or METHODS[method].reparameterized):
             check_memory(method, optimizer, update, moment)
         if optimizer == "momentum" and not rests and not METHODS[method].forgets:
             check_momentum(moment)
@@ -270,7 +274,8 @@ def check_laws(method: str, optimizer: str) -> None:
         check_structure(STRUCTURES[method], run.moments)
     if transforms.tracks_exploration(run.moments[0].opt_state):
         check_ever_active(run.moments)
-    if optimizer not in OUTER and method not in ("fixed", "straight_through gradual"):
+    still = method.startswith("fixed") or method == "straight_through gradual"
+    if optimizer not in OUTER and not still:
         check_what_is_not_finite_chooses_nothing(method, run)
     assert len(run.traces) == 1
 
@@ -310,12 +315,12 @@ def test_checkpoints_hold_all_there_is(method: str, tmp_path: Path) -> None:
     check_same_bits(saved.state, state)
 
 
-@pytest.mark.parametrize("method", LATENT)
-def test_latent_methods_refuse_lookahead(method: str) -> None:
+@pytest.mark.parametrize("method", [*LATENT, "rigl sign_in"])
+def test_these_methods_refuse_lookahead(method: str) -> None:
     params = optax.LookaheadParams.init_synced(methods.make_params())
     tx = methods.build(method, "lookahead")
     with pytest.raises(
-        ValueError, match="^params: expected plain .*got LookaheadParams"
+        ValueError, match="^params: expected (plain|the weights) .*got LookaheadParams"
     ):
         tx.init(params)
 

@@ -15,8 +15,8 @@ from ml_collections import ConfigDict
 from jaxsparse import config as config_lib
 from jaxsparse import distributions, fan_axes, select, transforms
 from jaxsparse import masks as masks_lib
+from jaxsparse.factory import reparameterizations, unused_fields
 from jaxsparse.factory import scores as scores_lib
-from jaxsparse.factory import unused_fields
 from jaxsparse.factory.durations import Durations, config_context
 from jaxsparse.training.optimizers import LearningRate
 
@@ -68,7 +68,7 @@ def check(config: ConfigDict) -> None:
     """
     c = config.sparse
     method, scores = config_lib.METHODS.find(c.method), scores_lib.used(config)
-    used = ["method", *method.fields]
+    used = ["method", *method.fields, *reparameterizations.fields(config)]
     for score in scores.values():
         used += [*score.options, *unused_fields.score_fields(score)]
     chosen = [f"sparse.method {c.method!r}"]
@@ -166,9 +166,14 @@ def make_wrap(
     """
     c = config.sparse
     method = config_lib.METHODS.find(c.method)
+    reparameterized = reparameterizations.make_reparameterized(
+        config, length, prunable=prunable(config)
+    )
     # Fixed masks are chosen elsewhere: on the initial weights, or after each level.
     if not method.timing.updates_masks and method.is_built_in:
-        return lambda inner, key: transforms.fixed(inner, prunable=prunable(config))
+        return lambda inner, key: transforms.fixed(
+            reparameterized(inner), prunable=prunable(config)
+        )
     _check_end(c, length)
     values = {
         "dense": (*c.dense, *dense),
@@ -179,11 +184,7 @@ def make_wrap(
     }
     if c.drop_schedule == "learning_rate":
         values["drop_schedule"] = lambda step: float(rate(np.int32(step)))
-    arguments = {field: c[field] for field in method.options}
-    for field, argument in method.arguments.items():
-        value = values.get(field, c[field])
-        if value is not None:  # None selects the default of the method
-            arguments[argument] = value
+    arguments = reparameterizations.read_arguments(method, c, values)
     if "axes" in method.receives:
         arguments["axes"] = axes
     make, records = method.load(), method.load_records()
@@ -193,7 +194,7 @@ def make_wrap(
     def wrap(inner: Any, key: Key[Array, ""]) -> Any:
         extra = {"key": key} if "key" in method.receives else {}
         with config_context("sparse", names):
-            return make(inner, **_collect(arguments, records), **extra)
+            return make(reparameterized(inner), **_collect(arguments, records), **extra)
 
     return wrap
 

@@ -17,6 +17,9 @@ subset of them call `latent`. The modules:
                           dynamic sparse training, see `drop_grow`
     straight_through, top_kast, sr_ste
                           training of dense weights, see `latent`
+    powerpropagation, sign_in
+                          weights that are functions of the trained parameters, for
+                          any method, see `reparameterize`
 
 Arguments that many methods share are in records of options: `LayerOptions` for which
 leaves have masks and how the sparsity is divided among them, `SparsityRamp` for the
@@ -35,6 +38,7 @@ from jaxsparse.transforms.grow import ever_active, tracks_exploration
 from jaxsparse.transforms.latent import latent
 from jaxsparse.transforms.mest import MESTOptions, mest
 from jaxsparse.transforms.options import DropGrowOptions, SparsityRamp
+from jaxsparse.transforms.powerpropagation import powerpropagation
 from jaxsparse.transforms.protocols import (
     InitMasks,
     MaskUpdate,
@@ -42,8 +46,14 @@ from jaxsparse.transforms.protocols import (
     UpdateAt,
     UpdateMasks,
 )
+from jaxsparse.transforms.reparameterize import (
+    Reparameterization,
+    ReparameterizedState,
+    reparameterize,
+)
 from jaxsparse.transforms.rigl import RigLOptions, rigl
 from jaxsparse.transforms.sharding import MIN_SIZE, Rules, state_specs, weight_specs
+from jaxsparse.transforms.sign_in import sign_in
 from jaxsparse.transforms.snfs import SNFSOptions, snfs
 from jaxsparse.transforms.sparse_evolution import (
     SparseEvolutionOptions,
@@ -75,6 +85,8 @@ __all__ = (
     "MESTOptions",
     "MaskUpdate",
     "Observe",
+    "Reparameterization",
+    "ReparameterizedState",
     "RigLOptions",
     "Rules",
     "SNFSOptions",
@@ -94,6 +106,9 @@ __all__ = (
     "latent",
     "mest",
     "one_shot_magnitude",
+    "powerpropagation",
+    "reparameterize",
+    "sign_in",
     "tracks_exploration",
     "replace_key",
     "replace_masks",

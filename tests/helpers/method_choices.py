@@ -217,6 +217,7 @@ CHOICES: dict[str, Callable[[list[Step]], None]] = {
     "sparse_evolution": sparse_evolution,
     "rigl": rigl,
     "rigl restarts": rigl,
+    "rigl sign_in": rigl,
     "rigl inverted": lambda steps: rigl(steps, sign=-1, regrow=False),
     "mest": mest,
     "mest soft_bound": lambda steps: mest(steps, soft=True),

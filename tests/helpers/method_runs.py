@@ -141,6 +141,17 @@ def find(state: Any) -> Any:
     return node
 
 
+def told(sparse: Any) -> Told:
+    """State of the optimizer within a sparse one, perhaps of what weights are made of.
+
+    Args:
+      sparse: state of the sparse optimizer.
+    """
+    inner = sparse.inner_state
+    made_of = isinstance(inner, transforms.ReparameterizedState)
+    return inner.inner_state if made_of else inner
+
+
 def begin(tx: Any, method: str, optimizer: str) -> tuple[Any, Any]:
     # With bfloat16 weights the optimizers in LATE change their types, bare as well.
     wide = optimizer in LATE or method in SUMMED

@@ -44,6 +44,8 @@ class Method(NamedTuple):
         weights whose memory begins afresh although the masks keep them; None for none.
       zeroes: whether those start from zero, too.
       rests: updates at which the optimizer's step is left out.
+      reparameterized: whether the optimizer has the state of other parameters than the
+        weights; of that state see test_reparameterize.py.
     """
 
     make: Callable[[Any], Any]
@@ -52,6 +54,7 @@ class Method(NamedTuple):
     forgets: Callable[[int, list[np.ndarray], list[np.ndarray]], list] | None = None
     zeroes: bool = False
     rests: tuple[int, ...] = ()
+    reparameterized: bool = False
 
 
 def always(*counts: int) -> Callable[[int], Counts]:
@@ -250,6 +253,21 @@ METHODS: dict[str, Method] = {
         latent=True,
     ),
     "sr_ste": Method(lambda tx: t.sr_ste(tx), always(48, 24), latent=True),
+    "fixed powerpropagation": Method(
+        lambda tx: t.fixed(
+            t.reparameterize(tx, t.powerpropagation(2.0)), masks=some_masks()
+        ),
+        always(32, 12),
+        reparameterized=True,
+    ),
+    "rigl sign_in": Method(
+        lambda tx: flat_options.call(
+            t.rigl, t.reparameterize(tx, t.sign_in(rescale_every=4)), **FADING
+        ),
+        always(20, 16),
+        rests=RIGL_CHANGES,
+        reparameterized=True,
+    ),
 }
 # Optimizers that differ in what they remember, in what they need and in what is around.
 INNER: dict[str, Any] = {
@@ -294,6 +312,8 @@ PAIRS = {
     "straight_through gradual": "accumulating",
     "top_kast": "apply if finite",
     "sr_ste": "rmsprop",
+    "fixed powerpropagation": "partitioned",
+    "rigl sign_in": "adamw",
 }
 
 

@@ -21,6 +21,33 @@ SPARSE = Section(
             "Sparse training method, a built-in or a registered one. `none` trains "
             "dense, `static` trains fixed masks that are chosen at initialization.",
         ),
+        "reparameterization": Field(
+            None,
+            valid.optional(valid.NAME),
+            "Reparameterization: a function of other, trained parameters that the "
+            "prunable weights are. It works with every method, and with lottery "
+            "levels. None trains the weights themselves.",
+        ),
+        "weight_power": Field(
+            2.0,
+            valid.number(1.0, 100.0),
+            "Power of the trained parameters that the weights are.",
+        ),
+        "inner_scaling": Field(
+            1.0,
+            valid.number(1e-6, 1e6),
+            "Difference of the squares of the two factors of each weight at the start.",
+        ),
+        "rescale_every": Field(
+            None,
+            valid.optional(valid.DURATION),
+            "Time between restorations of that difference. None never restores it.",
+        ),
+        "rescale_until": Field(
+            None,
+            valid.optional(valid.DURATION),
+            "Time after which that difference is no longer restored. None sets no end.",
+        ),
         "sparsity": Field(
             0.9,
             valid.FRACTION_BELOW_1,

@@ -1,0 +1,326 @@
+"""Reparameterized training: weights that are a function of the trained parameters.
+
+`reparameterize` wraps an optimizer, and returns one that is used like any other. The
+parameters in the training loop are the weights that the network computes with; the
+trained parameters are in the optimizer's state. No loop needs to be changed:
+
+    tx = transforms.reparameterize(optax.sgd(0.1), transforms.powerpropagation(2.0))
+    opt_state = tx.init(params)
+    grads = jax.grad(loss)(params)
+    updates, opt_state = tx.update(grads, opt_state, params)
+    params = optax.apply_updates(params, updates)
+
+Wrap the result in a sparse optimizer, such as `transforms.fixed(tx)`, to train sparse
+networks. All methods work around it, except those that train only some of the weights
+that they store (`top_kast`).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from jaxsparse import arguments, tree
+from jaxsparse import masks as masks_lib
+from jaxsparse.layer_options import Prunable
+from jaxsparse.transforms import fitting
+from jaxsparse.types import Grads, Params, Step
+
+# What the weights of one leaf are computed from, by name.
+Parts = dict[str, Array]
+OTHERS = "others"  # name of the leaves that are trained directly
+
+
+class Reparameterization(NamedTuple):
+    """How the weights of a leaf are computed from other, trained parameters.
+
+    All functions are called for one leaf at a time and must be traceable. "Parts" are
+    the arrays that a leaf is computed from, as a dict from name to array.
+
+    Attributes:
+      init: called as `init(weight)` with initial weights; returns the parts whose
+        weights these are.
+      forward: called as `forward(parts, step)`; returns the weights, with the shape of
+        `weight`. Gradients go through it: `jax.custom_vjp` or `jax.lax.stop_gradient`
+        can replace them, for example for a straight-through gradient.
+      frozen: names of the parts that are not trained.
+      penalty: called as `penalty(parts, step)`; returns a scalar whose gradient is
+        added to that of the loss. None for no penalty.
+      adjust: called as `adjust(parts, step)` after each step of the optimizer; returns
+        the parts to go on with, also frozen ones. None to change nothing.
+    """
+
+    init: Callable[[Array], Parts]
+    forward: Callable[[Parts, Step], Array]
+    frozen: tuple[str, ...] = ()
+    penalty: Callable[[Parts, Step], Array] | None = None
+    adjust: Callable[[Parts, Step], Parts] | None = None
+
+
+# Called with the parameters; returns the reparameterization of each leaf by its name.
+ByName = Callable[[Params], Mapping[str, Reparameterization]]
+
+
+class ReparameterizedState(NamedTuple):
+    """State of `reparameterize`.
+
+    Attributes:
+      step: number of updates made so far; int32 scalar, counted from 0.
+      trained: by name of the part, a tree with the nesting of the parameters; None
+        where a leaf lacks the part.
+      frozen: the parts that are not trained, in the same way.
+      inner_state: state of the wrapped optimizer, for the trained parts and, under the
+        name "others", the leaves that are trained directly.
+    """
+
+    step: Step
+    trained: dict[str, Any]
+    frozen: dict[str, Any]
+    inner_state: optax.OptState
+
+
+@arguments.check(inner=arguments.optimizer)
+def reparameterize(
+    inner: optax.GradientTransformation,
+    reparameterization: Reparameterization | ByName,
+    *,
+    prunable: Prunable = masks_lib.is_kernel,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Wraps an optimizer so that it trains other parameters than the weights.
+
+    With weights :math:`\theta = f(\phi)` and the gradient :math:`g` at :math:`\theta`,
+    one update
+
+    1. gets :math:`u` from `inner` for the gradient :math:`J_f(\phi)^T g`, by the chain
+       rule, plus that of the penalty, and for the parameters :math:`\phi`;
+    2. sets :math:`\phi' = \phi + u`, and adjusts it;
+    3. returns :math:`f(\phi') - \theta`, so that `optax.apply_updates` gives
+       :math:`f(\phi')`, rounded like any sum; zeros are exact.
+
+    The weights of step t are those of `forward(parts, t)`. The optimizer state
+    contains :math:`\phi`, for checkpoints too. Weight decay and clipping in `inner` act
+    on :math:`\phi`. Whoever changes the parameters between updates, for example by
+    averaging, must call `init` again.
+
+    Args:
+      inner: the optimizer to wrap; any optax gradient transformation except
+        `optax.lookahead`. It gets trees of parts, as in `ReparameterizedState`, so a
+        mask for parts of the network must be a function and not a tree.
+      reparameterization: one for all leaves that `prunable` selects; or a function of
+        the parameters that returns those of single leaves by name, such as
+        {"dense/kernel": ...}.
+      prunable: which leaves are reparameterized: a function of a leaf's name and the
+        leaf, or shell patterns of leaf names, where a pattern that begins with "!"
+        excludes leaves. Not used if `reparameterization` is a function.
+
+    Returns:
+      A transformation whose state is a `ReparameterizedState`.
+
+    Raises:
+      ValueError: from `init`, if the parameters are `optax.LookaheadParams`, or a
+        reparameterization does not fit its leaf; from `update`, if `params` is None.
+
+    Examples:
+      >>> halves = transforms.Reparameterization(
+      ...     init=lambda weight: {"a": weight / 2, "b": weight / 2},
+      ...     forward=lambda parts, step: parts["a"] + parts["b"],
+      ... )
+      >>> tx = transforms.reparameterize(optax.sgd(0.1), halves)
+      >>> opt_state = tx.init(params)
+      >>> grads = jax.grad(loss)(params, inputs)
+      >>> updates, opt_state = tx.update(grads, opt_state, params)
+      >>> params = optax.apply_updates(params, updates)
+    """
+    inner = optax.with_extra_args_support(inner)
+
+    def init(params: Params) -> ReparameterizedState:
+        _check_params(params)
+        step = jnp.zeros((), jnp.int32)
+        if fitting.is_placeholder(params):
+            return ReparameterizedState(step, params, params, inner.init(params))
+        leaves, structure = jax.tree.flatten(params)
+        maps = _of_leaves(reparameterization, params, prunable)
+        parts = [
+            {} if each is None else jax.tree.map(jnp.copy, each.init(leaf))
+            for each, leaf in zip(maps, leaves, strict=True)
+        ]
+        _check_parts(maps, parts, params)
+        trained, frozen = _split(maps, parts)
+        seen = _to_trees(_with_others(maps, trained, leaves), structure)
+        state = _to_trees(trained, structure), _to_trees(frozen, structure)
+        return ReparameterizedState(step, *state, inner.init(seen))
+
+    def update(
+        grads: Grads,
+        state: ReparameterizedState,
+        params: Params | None = None,
+        **extra: Any,
+    ) -> tuple[Params, ReparameterizedState]:
+        _check_params(params)
+        leaves, structure = jax.tree.flatten(params)
+        maps = _of_leaves(reparameterization, params, prunable)
+        trained = _by_leaf(state.trained, structure)
+        frozen = _by_leaf(state.frozen, structure)
+        own_grads = structure.flatten_up_to(
+            tree.match_structure(grads, params, fields=("grads", "params"))
+        )
+        pulled = [
+            {} if each is None else _pull_back(each, own, fixed, grad, state.step)
+            for each, own, fixed, grad in zip(
+                maps, trained, frozen, own_grads, strict=True
+            )
+        ]
+        updates, inner_state = inner.update(
+            _to_trees(_with_others(maps, pulled, own_grads), structure),
+            state.inner_state,
+            _to_trees(_with_others(maps, trained, leaves), structure),
+            **extra,
+        )
+        moves, step = _by_leaf(updates, structure), optax.safe_increment(state.step)
+        parts, results = [], []
+        for each, own, fixed, move, leaf in zip(
+            maps, trained, frozen, moves, leaves, strict=True
+        ):
+            if each is None:
+                parts.append({})
+                results.append(move.get(OTHERS))
+                continue
+            moved = optax.apply_updates(own, move) | fixed
+            parts.append(moved if each.adjust is None else each.adjust(moved, step))
+            results.append(difference(each.forward(parts[-1], step), leaf))
+        trained, frozen = _split(maps, parts)
+        new = _to_trees(trained, structure), _to_trees(frozen, structure)
+        return structure.unflatten(results), ReparameterizedState(
+            step, *new, inner_state
+        )
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def difference(target: Array, weight: Array) -> Array:
+    """Returns the update by which `optax.apply_updates` turns weights into others.
+
+    Args:
+      target: the weights after the update.
+      weight: the weights before it, of the same shape.
+
+    Returns:
+      The difference, in float32 if the weights are narrower: the sum is then rounded
+      once, and where `target` is 0 it is exactly 0.
+    """
+    wide = jnp.promote_types(weight.dtype, jnp.float32)
+    return target.astype(wide) - weight.astype(wide)
+
+
+def is_reparameterized(opt_state: optax.OptState) -> bool:
+    """Returns whether an optimizer state contains that of `reparameterize`.
+
+    Args:
+      opt_state: state of any optimizer.
+    """
+
+    def found(node: Any) -> bool:
+        return isinstance(node, ReparameterizedState)
+
+    return any(map(found, jax.tree.leaves(opt_state, is_leaf=found)))
+
+
+def _check_params(params: Any) -> None:
+    if params is None or isinstance(params, optax.LookaheadParams):
+        raise ValueError(
+            "params: expected the weights at which the gradient was taken, got "
+            f"{type(params).__name__}; call tx.update(grads, opt_state, params), and "
+            "put optax.lookahead around this optimizer"
+        )
+
+
+def _of_leaves(
+    found: Reparameterization | ByName, params: Params, prunable: Prunable
+) -> list[Reparameterization | None]:
+    """Lists the reparameterization of each leaf, None where it is trained directly."""
+    names = tree.names(params)
+    if isinstance(found, Reparameterization):
+        masks = jax.eval_shape(lambda: masks_lib.ones(params, prunable=prunable))
+        by_name = dict.fromkeys(masks_lib.names(masks), found)
+    else:
+        by_name = dict(found(params))
+    unknown = [name for name in by_name if name not in names]
+    if unknown:
+        raise ValueError(
+            f"reparameterization: expected names of leaves, {names}, got {unknown}"
+        )
+    return [by_name.get(name) for name in names]
+
+
+def _check_parts(maps: list[Any], parts: list[Parts], params: Params) -> None:
+    """Checks the parts of each leaf, and the weights that they give."""
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+    for (name, leaf), each, own in zip(
+        tree.named_leaves(params).items(), maps, parts, strict=True
+    ):
+        if each is None:
+            continue
+        shape = jax.eval_shape(each.forward, own, step).shape
+        if OTHERS in own or shape != leaf.shape:
+            raise ValueError(
+                f"reparameterization: expected weights of shape {leaf.shape} for "
+                f"{name}, from parts none of which is called {OTHERS!r}, got shape "
+                f"{shape} from {sorted(own)}"
+            )
+
+
+def _pull_back(
+    each: Reparameterization, own: Parts, fixed: Parts, grad: Array, step: Step
+) -> Parts:
+    """Computes the gradient of the trained parts from that of the weights."""
+    weight, pull = jax.vjp(lambda parts: each.forward(parts | fixed, step), own)
+    (grads,) = pull(grad.astype(weight.dtype))
+    if each.penalty is None:
+        return grads
+    extra = jax.grad(lambda parts: each.penalty(parts | fixed, step))(own)
+    return jax.tree.map(jnp.add, grads, extra)
+
+
+def _split(maps: list[Any], parts: list[Parts]) -> tuple[list[Parts], list[Parts]]:
+    """Separates the parts of each leaf into trained and frozen ones."""
+    frozen = [() if each is None else each.frozen for each in maps]
+    return (
+        [
+            {name: part for name, part in own.items() if name not in names}
+            for own, names in zip(parts, frozen, strict=True)
+        ],
+        [
+            {name: part for name, part in own.items() if name in names}
+            for own, names in zip(parts, frozen, strict=True)
+        ],
+    )
+
+
+def _with_others(maps: list[Any], parts: list[Parts], leaves: list[Any]) -> list[Parts]:
+    """Adds the leaves that are trained directly."""
+    return [
+        {OTHERS: leaf} if each is None else own
+        for each, own, leaf in zip(maps, parts, leaves, strict=True)
+    ]
+
+
+def _to_trees(parts: list[Parts], structure: Any) -> dict[str, Any]:
+    """Makes one tree of each part, with None where a leaf lacks it."""
+    # The part comes first, so that the paths of its leaves end like those of the
+    # parameters: `state_reset` and `sharding` match them by this.
+    names = sorted({name for own in parts for name in own})
+    return {
+        name: structure.unflatten([own.get(name) for own in parts]) for name in names
+    }
+
+
+def _by_leaf(trees: dict[str, Any], structure: Any) -> list[Parts]:
+    """Lists the parts of each leaf, the inverse of `_to_trees`."""
+    columns = {name: structure.flatten_up_to(parts) for name, parts in trees.items()}
+    return [
+        {name: column[i] for name, column in columns.items() if column[i] is not None}
+        for i in range(structure.num_leaves)
+    ]
