@@ -212,7 +212,59 @@ register_method(
     receives=("axes",),
     label="SR-STE",
 )
-
+register_method(
+    "s_ste",
+    "jaxsparse.factory.methods:s_ste",
+    arguments=("prunable", "dense", "structure", "sparsity"),
+    records=_LAYERS,
+    receives=("axes",),
+    label="S-STE",
+)
+register_method(
+    "str",
+    f"{_TRANSFORMS}learned_threshold",
+    arguments=("prunable", "dense", "threshold_logit"),
+    records=_LAYERS,
+    reads=("first_layer_dense", "last_layer_dense"),
+    label="STR",
+)
+register_method(
+    "continuous_sparsification",
+    f"{_TRANSFORMS}continuous_sparsification",
+    arguments=(
+        *("prunable", "dense", "end_step"),
+        *("mask_logit", "mask_penalty", "final_temperature"),
+    ),
+    records=_LAYERS,
+    reads=("first_layer_dense", "last_layer_dense"),
+    requires=("end_step",),
+    label="continuous sparsification",
+)
+register_method(
+    "edge_popup",
+    f"{_TRANSFORMS}edge_popup",
+    arguments=(*_WHERE, "train_others"),
+    records=_LAYERS,
+    reads=_AROUND,
+    receives=("axes",),
+    label="edge-popup",
+    distribution="uniform",
+)
+register_method(
+    "gem_miner",
+    f"{_TRANSFORMS}gem_miner",
+    arguments=(
+        *(*_WHERE, "end_step", "update_every", "score_penalty", "min_layer_density"),
+    ),
+    records=_LAYERS,
+    reads=_AROUND,
+    receives=("axes",),
+    requires=("end_step",),
+    label="Gem-Miner",
+    first_update="one_interval",
+    include_end=True,
+    finishes_at="end_step",
+)
 register_reparameterization(
     "powerpropagation",
     f"{_TRANSFORMS}powerpropagation",

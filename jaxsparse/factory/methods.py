@@ -43,17 +43,60 @@ def sr_ste(
     Raises:
       ValueError: if the structure does not consist of such groups.
     """
+    return _of_groups(
+        transforms.sr_ste, "sr_ste", inner, sparsity=sparsity, layers=layers, **rest
+    )
+
+
+def s_ste(
+    inner: Any, *, sparsity: float, layers: transforms.LayerOptions
+) -> optax.GradientTransformationExtraArgs:
+    """Makes the S-STE optimizer for the N:M sparsity of a structure and a sparsity.
+
+    Args:
+      inner: the dense optimizer.
+      sparsity: fraction of each group to prune; n is the rounded number of weights that
+        remain.
+      layers: which leaves have masks, with a structure as in `sr_ste`.
+
+    Raises:
+      ValueError: if the structure does not consist of such groups.
+    """
+    return _of_groups(
+        transforms.s_ste, "s_ste", inner, sparsity=sparsity, layers=layers
+    )
+
+
+def _of_groups(
+    make: Callable[..., Any],
+    name: str,
+    inner: Any,
+    *,
+    sparsity: float,
+    layers: transforms.LayerOptions,
+    **rest: Any,
+) -> optax.GradientTransformationExtraArgs:
+    """Makes the optimizer of a method with n of m weights.
+
+    Args:
+      make: the method, with arguments `n`, `m` and `layers`.
+      name: its name, for error messages.
+      inner: the dense optimizer.
+      sparsity: fraction of each group to prune.
+      layers: which leaves have masks, with a structure of groups.
+      **rest: further arguments of the method.
+    """
     structure = layers.structure
     groups = structure is not None and structure.block[0] > 1
     if not groups or structure != select.n_of_m(structure.block[0]):
         raise ValueError(
-            f"structure: expected groups for sr_ste, got {structure}; set "
+            f"structure: expected groups for {name}, got {structure}; set "
             "sparse.structure, as in 'groups 4'"
         )
     m = structure.block[0]
     n = distributions.count_kept(m, sparsity)
     layers = dataclasses.replace(layers, structure=None)
-    return transforms.sr_ste(inner, n=n, m=m, layers=layers, **rest)
+    return make(inner, n=n, m=m, layers=layers, **rest)
 
 
 def check(config: ConfigDict) -> None:

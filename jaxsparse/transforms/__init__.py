@@ -17,6 +17,10 @@ subset of them call `latent`. The modules:
                           dynamic sparse training, see `drop_grow`
     straight_through, top_kast, sr_ste
                           training of dense weights, see `latent`
+    learned_threshold, continuous_sparsification, edge_popup, s_ste
+                          weights that a function of the trained parameters makes
+                          zero, see `self_sparse`
+    gem_miner             a ticket at initialization, by training scores
     powerpropagation, sign_in
                           weights that are functions of the trained parameters, for
                           any method, see `reparameterize`
@@ -28,7 +32,10 @@ course of sparsity, and `DropGrowOptions` for how mask updates drop and grow wei
 
 from jaxsparse.layer_options import LayerOptions
 from jaxsparse.transforms.ac_dc import ac_dc
+from jaxsparse.transforms.continuous_sparsification import continuous_sparsification
+from jaxsparse.transforms.edge_popup import edge_popup
 from jaxsparse.transforms.fixed import fixed
+from jaxsparse.transforms.gem_miner import gem_miner
 from jaxsparse.transforms.gradual_magnitude import (
     gradual_magnitude,
     one_shot_magnitude,
@@ -36,6 +43,7 @@ from jaxsparse.transforms.gradual_magnitude import (
 from jaxsparse.transforms.granet import GraNetOptions, granet
 from jaxsparse.transforms.grow import ever_active, tracks_exploration
 from jaxsparse.transforms.latent import latent
+from jaxsparse.transforms.learned_threshold import learned_threshold
 from jaxsparse.transforms.mest import MESTOptions, mest
 from jaxsparse.transforms.options import DropGrowOptions, SparsityRamp
 from jaxsparse.transforms.powerpropagation import powerpropagation
@@ -49,9 +57,12 @@ from jaxsparse.transforms.protocols import (
 from jaxsparse.transforms.reparameterize import (
     Reparameterization,
     ReparameterizedState,
+    pass_gradient,
     reparameterize,
 )
 from jaxsparse.transforms.rigl import RigLOptions, rigl
+from jaxsparse.transforms.s_ste import s_ste
+from jaxsparse.transforms.self_sparse import self_sparse
 from jaxsparse.transforms.sharding import MIN_SIZE, Rules, state_specs, weight_specs
 from jaxsparse.transforms.sign_in import sign_in
 from jaxsparse.transforms.snfs import SNFSOptions, snfs
@@ -97,17 +108,24 @@ __all__ = (
     "UpdateMasks",
     "ac_dc",
     "apply_updates",
+    "continuous_sparsification",
+    "edge_popup",
     "ever_active",
     "fixed",
     "forward_params",
+    "gem_miner",
     "get_masks",
     "gradual_magnitude",
     "granet",
     "latent",
+    "learned_threshold",
     "mest",
     "one_shot_magnitude",
+    "pass_gradient",
     "powerpropagation",
     "reparameterize",
+    "s_ste",
+    "self_sparse",
     "sign_in",
     "tracks_exploration",
     "replace_key",

@@ -27,11 +27,15 @@ from jaxsparse import arguments, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.layer_options import Prunable
 from jaxsparse.transforms import fitting
+from jaxsparse.transforms.parts import (
+    OTHERS,
+    Parts,
+    by_leaf,
+    split,
+    to_trees,
+    with_others,
+)
 from jaxsparse.types import Grads, Params, Step
-
-# What the weights of one leaf are computed from, by name.
-Parts = dict[str, Array]
-OTHERS = "others"  # name of the leaves that are trained directly
 
 
 class Reparameterization(NamedTuple):
@@ -44,8 +48,8 @@ class Reparameterization(NamedTuple):
       init: called as `init(weight)` with initial weights; returns the parts whose
         weights these are.
       forward: called as `forward(parts, step)`; returns the weights, with the shape of
-        `weight`. Gradients go through it: `jax.custom_vjp` or `jax.lax.stop_gradient`
-        can replace them, for example for a straight-through gradient.
+        `weight`. Gradients go through it; `pass_gradient` makes them straight-through
+        ones.
       frozen: names of the parts that are not trained.
       penalty: called as `penalty(parts, step)`; returns a scalar whose gradient is
         added to that of the loss. None for no penalty.
@@ -148,9 +152,12 @@ def reparameterize(
             for each, leaf in zip(maps, leaves, strict=True)
         ]
         _check_parts(maps, parts, params)
-        trained, frozen = _split(maps, parts)
-        seen = _to_trees(_with_others(maps, trained, leaves), structure)
-        state = _to_trees(trained, structure), _to_trees(frozen, structure)
+        trained, frozen = split(maps, parts)
+        seen = to_trees(with_others(maps, trained, leaves), structure)
+        state = (
+            to_trees(trained, structure),
+            to_trees(frozen, structure),
+        )
         return ReparameterizedState(step, *state, inner.init(seen))
 
     def update(
@@ -162,8 +169,8 @@ def reparameterize(
         _check_params(params)
         leaves, structure = jax.tree.flatten(params)
         maps = _of_leaves(reparameterization, params, prunable)
-        trained = _by_leaf(state.trained, structure)
-        frozen = _by_leaf(state.frozen, structure)
+        trained = by_leaf(state.trained, structure)
+        frozen = by_leaf(state.frozen, structure)
         own_grads = structure.flatten_up_to(
             tree.match_structure(grads, params, fields=("grads", "params"))
         )
@@ -174,12 +181,15 @@ def reparameterize(
             )
         ]
         updates, inner_state = inner.update(
-            _to_trees(_with_others(maps, pulled, own_grads), structure),
+            to_trees(with_others(maps, pulled, own_grads), structure),
             state.inner_state,
-            _to_trees(_with_others(maps, trained, leaves), structure),
+            to_trees(with_others(maps, trained, leaves), structure),
             **extra,
         )
-        moves, step = _by_leaf(updates, structure), optax.safe_increment(state.step)
+        moves, step = (
+            by_leaf(updates, structure),
+            optax.safe_increment(state.step),
+        )
         parts, results = [], []
         for each, own, fixed, move, leaf in zip(
             maps, trained, frozen, moves, leaves, strict=True
@@ -191,13 +201,66 @@ def reparameterize(
             moved = optax.apply_updates(own, move) | fixed
             parts.append(moved if each.adjust is None else each.adjust(moved, step))
             results.append(difference(each.forward(parts[-1], step), leaf))
-        trained, frozen = _split(maps, parts)
-        new = _to_trees(trained, structure), _to_trees(frozen, structure)
+        trained, frozen = split(maps, parts)
+        new = (
+            to_trees(trained, structure),
+            to_trees(frozen, structure),
+        )
         return structure.unflatten(results), ReparameterizedState(
             step, *new, inner_state
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+@jax.custom_vjp
+def pass_gradient(value: Array, stored: Array) -> Array:
+    """Returns a value, whose gradient passes straight through to other parameters.
+
+    Args:
+      value: the result, which gets no gradient; of the dtype of `stored`.
+      stored: parameters of the same shape, whose gradient is that of the result.
+
+    Examples:
+      >>> signs = lambda stored: transforms.pass_gradient(jnp.sign(stored), stored)
+      >>> jax.vjp(signs, jnp.array([0.5, -2.0]))[1](jnp.array([3.0, 4.0]))
+      (Array([3., 4.], dtype=float32),)
+    """
+    del stored
+    return value
+
+
+pass_gradient.defvjp(
+    lambda value, stored: (value, None), lambda _, grad: (jnp.zeros_like(grad), grad)
+)
+
+
+def initial_weights(
+    reparameterization: Reparameterization | ByName,
+    state: ReparameterizedState,
+    params: Params,
+    *,
+    prunable: Prunable,
+) -> Params:
+    """Computes the weights of a fresh state, which may differ from the parameters.
+
+    Args:
+      reparameterization: that of the state, as given to `reparameterize`.
+      state: the state that `init` returned.
+      params: the parameters that `init` was called with.
+      prunable: which leaves are reparameterized, as given to `reparameterize`.
+    """
+    leaves, structure = jax.tree.flatten(params)
+    maps = _of_leaves(reparameterization, params, prunable)
+    columns = (
+        by_leaf(state.trained, structure),
+        by_leaf(state.frozen, structure),
+    )
+    weights = [
+        leaf if each is None else each.forward(own | fixed, state.step)
+        for each, leaf, own, fixed in zip(maps, leaves, *columns, strict=True)
+    ]
+    return structure.unflatten(weights)
 
 
 def difference(target: Array, weight: Array) -> Array:
@@ -282,45 +345,3 @@ def _pull_back(
         return grads
     extra = jax.grad(lambda parts: each.penalty(parts | fixed, step))(own)
     return jax.tree.map(jnp.add, grads, extra)
-
-
-def _split(maps: list[Any], parts: list[Parts]) -> tuple[list[Parts], list[Parts]]:
-    """Separates the parts of each leaf into trained and frozen ones."""
-    frozen = [() if each is None else each.frozen for each in maps]
-    return (
-        [
-            {name: part for name, part in own.items() if name not in names}
-            for own, names in zip(parts, frozen, strict=True)
-        ],
-        [
-            {name: part for name, part in own.items() if name in names}
-            for own, names in zip(parts, frozen, strict=True)
-        ],
-    )
-
-
-def _with_others(maps: list[Any], parts: list[Parts], leaves: list[Any]) -> list[Parts]:
-    """Adds the leaves that are trained directly."""
-    return [
-        {OTHERS: leaf} if each is None else own
-        for each, own, leaf in zip(maps, parts, leaves, strict=True)
-    ]
-
-
-def _to_trees(parts: list[Parts], structure: Any) -> dict[str, Any]:
-    """Makes one tree of each part, with None where a leaf lacks it."""
-    # The part comes first, so that the paths of its leaves end like those of the
-    # parameters: `state_reset` and `sharding` match them by this.
-    names = sorted({name for own in parts for name in own})
-    return {
-        name: structure.unflatten([own.get(name) for own in parts]) for name in names
-    }
-
-
-def _by_leaf(trees: dict[str, Any], structure: Any) -> list[Parts]:
-    """Lists the parts of each leaf, the inverse of `_to_trees`."""
-    columns = {name: structure.flatten_up_to(parts) for name, parts in trees.items()}
-    return [
-        {name: column[i] for name, column in columns.items() if column[i] is not None}
-        for i in range(structure.num_leaves)
-    ]

@@ -7,13 +7,14 @@ from jaxtyping import Array
 
 from jaxsparse import arguments
 from jaxsparse.transforms import update_schedules
-from jaxsparse.transforms.reparameterize import Parts, Reparameterization
+from jaxsparse.transforms.parts import Parts
+from jaxsparse.transforms.reparameterize import Reparameterization
 from jaxsparse.types import Step
 
 Decay = float | Callable[[Step], Array]
 
 
-@arguments.check(inner_scaling=arguments.number(0))
+@arguments.check(inner_scaling=arguments.number(0, above=True))
 def sign_in(
     inner_scaling: float = 1.0,
     *,
@@ -38,7 +39,8 @@ def sign_in(
     the weights as an implicit regularizer that moves from L2 to L1 (PILoT).
 
     Args:
-      inner_scaling: the difference beta, finite and above 0.
+      inner_scaling: the difference beta, finite and above 0, where weights of 0 would
+        have no gradient.
       rescale_every: steps between rescalings of m and w to that difference; None
         rescales never.
       rescale_until: step after which they are no longer rescaled; None for never.
@@ -67,11 +69,6 @@ def sign_in(
       Mirror: Implicit Sparsification. 2024. arXiv:2408.09966 (PILoT). The balanced
       start is the one for which both papers' conserved quantity is beta.
     """
-    if not inner_scaling:
-        raise ValueError(
-            "inner_scaling: expected a number above 0, since at 0 a weight of 0 has no "
-            f"gradient, got {inner_scaling}"
-        )
     if rescale_every is not None:
         rescale_every = update_schedules.check_steps(
             rescale_every, field="rescale_every", minimum=1

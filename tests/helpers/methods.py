@@ -89,6 +89,8 @@ def cosine(update: int) -> float:
     return 0.25 * (1 + math.cos(math.pi * update / 10))
 
 
+# The density to the third, two thirds, and the whole.
+GEMS = [TOTAL, *(kept(1 - 0.25 ** (k / 3)) for k in (1, 2)), 36]
 PRUNES = (1, 4, 7, 9)
 CUBIC = cubic(PRUNES, Fraction(0), Fraction(3, 4))
 GRADUAL = {"sparsity": 0.75, "begin_step": 1, "end_step": 9, "update_every": 3}
@@ -253,6 +255,33 @@ METHODS: dict[str, Method] = {
         latent=True,
     ),
     "sr_ste": Method(lambda tx: t.sr_ste(tx), always(48, 24), latent=True),
+    # How many weights these two keep, training decides: () asserts no count.
+    "learned_threshold": Method(
+        lambda tx: t.learned_threshold(tx, threshold_logit=-1.0),
+        always(),
+        latent=True,
+        reparameterized=True,
+    ),
+    "continuous_sparsification": Method(
+        lambda tx: t.continuous_sparsification(tx, end_step=6, mask_logit=-0.01),
+        lambda update: SIZES if update < 5 else (),
+        latent=True,
+        reparameterized=True,
+    ),
+    "edge_popup": Method(
+        lambda tx: t.edge_popup(tx, sparsity=0.75),
+        always(24, 12),
+        latent=True,
+        reparameterized=True,
+    ),
+    "s_ste": Method(
+        lambda tx: t.s_ste(tx), always(48, 24), latent=True, reparameterized=True
+    ),
+    "gem_miner": Method(
+        lambda tx: t.gem_miner(tx, sparsity=0.75, end_step=9, update_every=3),
+        lambda update: (held((3, 6, 9), GEMS, update),),
+        reparameterized=True,
+    ),
     "fixed powerpropagation": Method(
         lambda tx: t.fixed(
             t.reparameterize(tx, t.powerpropagation(2.0)), masks=some_masks()
@@ -312,6 +341,11 @@ PAIRS = {
     "straight_through gradual": "accumulating",
     "top_kast": "apply if finite",
     "sr_ste": "rmsprop",
+    "learned_threshold": "adamw",
+    "continuous_sparsification": "adam",
+    "edge_popup": "momentum",
+    "s_ste": "lion",
+    "gem_miner": "sgd",
     "fixed powerpropagation": "partitioned",
     "rigl sign_in": "adamw",
 }

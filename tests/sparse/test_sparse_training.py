@@ -37,6 +37,8 @@ from jaxsparse.training.chunk_inputs import ChunkInputs
 pytestmark = pytest.mark.keys_used_once
 
 
+# Methods of which training decides how many weights they keep.
+UNCOUNTED = ("str", "continuous_sparsification")
 LATENT = ("ste", "top_kast", "sr_ste")
 LAYERS = {"layer_sparsity": (("head/*", 0.5), ("dense2/*", 30)), "sparsity": 0.8}
 LAYER_COUNTS = [256, 30, 75]
@@ -105,7 +107,7 @@ def test_every_method_trains_to_its_exact_count(ran: Ran) -> None:
     for r in range(2):
         mask = jax.tree.map(lambda leaf, r=r: leaf[r], held)
         kept = masks.num_active(mask)
-        assert kept == wanted
+        assert 0 < kept < total if method in UNCOUNTED else kept == wanted
         outside = masks.tree_map(
             lambda m, w, r=r: np.asarray(w[r])[~np.asarray(m)], mask, weights
         )

@@ -214,6 +214,38 @@ SPARSE = Section(
             "Smallest fraction of its weights that each layer keeps, for the "
             "distribution `global`.",
         ),
+        "threshold_logit": Field(
+            -12.0,
+            valid.number(-1e5, 1e5),
+            "Initial threshold of each layer, as the argument of a sigmoid; "
+            "`optimizer.weight_decay` raises it.",
+        ),
+        "mask_logit": Field(
+            -0.01,
+            valid.number(-100.0, 100.0),
+            "Initial value of the soft masks, as the argument of a sigmoid.",
+        ),
+        "mask_penalty": Field(
+            1e-8,
+            valid.number(0.0, 1000.0),
+            "Coefficient of the penalty on the sum of the soft masks.",
+        ),
+        "final_temperature": Field(
+            200.0,
+            valid.number(1.0, 1e6),
+            "Factor of the sigmoid's argument at `sparse.end_step`; 1 at the start.",
+        ),
+        "train_others": Field(
+            False,
+            valid.FLAG,
+            "Whether parameters that are not prunable, such as biases, are trained "
+            "instead of keeping their initial values.",
+        ),
+        "score_penalty": Field(
+            1e-4,
+            valid.number(0.0, 1000.0),
+            "Coefficient of the penalty on the sum of the squared scores.",
+        ),
         "backward_sparsity": Field(
             0.5,
             valid.FRACTION_BELOW_1,
