@@ -213,6 +213,29 @@ register_method(
     label="SR-STE",
 )
 register_method(
+    "weight_sparse",
+    f"{_TRANSFORMS}weight_sparse",
+    arguments=(
+        *(*_WHERE, *_WHEN, "schedule", "initial_sparsity", "min_layer_density"),
+    ),
+    records=_RAMP,
+    reads=_AROUND,
+    receives=("axes",),
+    requires=("end_step",),
+    label="weight-sparse",
+    distribution="uniform",
+    finishes_at="end_step",
+)
+register_method(
+    "proximal_l1",
+    f"{_TRANSFORMS}proximal_l1",
+    arguments=("prunable", "dense", "l1_penalty"),
+    records=_LAYERS,
+    reads=("first_layer_dense", "last_layer_dense"),
+    receives=("learning_rate",),
+    label="proximal L1",
+)
+register_method(
     "s_ste",
     "jaxsparse.factory.methods:s_ste",
     arguments=("prunable", "dense", "structure", "sparsity"),

@@ -143,8 +143,9 @@ class MethodSpec(Spec):
         `options` or `receives` that is a field of a record is passed in the record.
       reads: further fields of that section that affect the method but are not arguments
         of its function.
-      receives: arguments that are not config fields: "key", a random key, and "axes",
-        the layouts of the weights (`fan_axes`).
+      receives: arguments that are not config fields: "key", a random key; "axes", the
+        layouts of the weights (`fan_axes`); and "learning_rate", a function of the
+        step.
       requires: fields that a config must set.
       distribution: how the function divides the sparsity among layers if the config
         does not set it.

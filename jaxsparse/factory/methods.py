@@ -228,8 +228,8 @@ def make_wrap(
     if c.drop_schedule == "learning_rate":
         values["drop_schedule"] = lambda step: float(rate(np.int32(step)))
     arguments = reparameterizations.read_arguments(method, c, values)
-    if "axes" in method.receives:
-        arguments["axes"] = axes
+    received = {"axes": axes, "learning_rate": rate}
+    arguments |= {k: v for k, v in received.items() if k in method.receives}
     make, records = method.load(), method.load_records()
     names = {argument: field for field, argument in method.arguments.items()}
     names |= {option: option for option in method.options}

@@ -20,6 +20,8 @@ subset of them call `latent`. The modules:
     learned_threshold, continuous_sparsification, edge_popup, s_ste
                           weights that a function of the trained parameters makes
                           zero, see `self_sparse`
+    weight_sparse, proximal_l1
+                          projections after each step, see `project`
     gem_miner             a ticket at initialization, by training scores
     powerpropagation, sign_in
                           weights that are functions of the trained parameters, for
@@ -47,6 +49,7 @@ from jaxsparse.transforms.learned_threshold import learned_threshold
 from jaxsparse.transforms.mest import MESTOptions, mest
 from jaxsparse.transforms.options import DropGrowOptions, SparsityRamp
 from jaxsparse.transforms.powerpropagation import powerpropagation
+from jaxsparse.transforms.project import ProjectedState, project
 from jaxsparse.transforms.protocols import (
     InitMasks,
     MaskUpdate,
@@ -54,6 +57,7 @@ from jaxsparse.transforms.protocols import (
     UpdateAt,
     UpdateMasks,
 )
+from jaxsparse.transforms.proximal_l1 import proximal_l1
 from jaxsparse.transforms.reparameterize import (
     Reparameterization,
     ReparameterizedState,
@@ -85,6 +89,7 @@ from jaxsparse.transforms.state import (
 )
 from jaxsparse.transforms.straight_through import straight_through
 from jaxsparse.transforms.top_kast import top_kast
+from jaxsparse.transforms.weight_sparse import weight_sparse
 
 __all__ = (
     "MIN_SIZE",
@@ -96,6 +101,7 @@ __all__ = (
     "MESTOptions",
     "MaskUpdate",
     "Observe",
+    "ProjectedState",
     "Reparameterization",
     "ReparameterizedState",
     "RigLOptions",
@@ -123,6 +129,8 @@ __all__ = (
     "one_shot_magnitude",
     "pass_gradient",
     "powerpropagation",
+    "project",
+    "proximal_l1",
     "reparameterize",
     "s_ste",
     "self_sparse",
@@ -140,5 +148,6 @@ __all__ = (
     "stored_params",
     "straight_through",
     "top_kast",
+    "weight_sparse",
     "weight_specs",
 )

@@ -71,7 +71,7 @@ def self_sparse(
 
     def is_mapped(params: Params) -> Callable[[str], bool]:
         if isinstance(reparameterization, Reparameterization):
-            return lambda name: True
+            return _all
         return reparameterization(params).__contains__
 
     sparse = follow_zeros(tx, prunable=prunable, is_sparse=is_mapped)
@@ -95,7 +95,7 @@ def follow_zeros(
     inner: optax.GradientTransformation,
     *,
     prunable: Prunable,
-    is_sparse: Callable[[Params], Callable[[str], bool]],
+    is_sparse: Callable[[Params], Callable[[str], bool]] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Adds masks that follow the zeros of the weights to an optimizer.
 
@@ -103,7 +103,8 @@ def follow_zeros(
       inner: an optimizer after whose updates some weights are exactly zero.
       prunable: which leaves have masks, as in `self_sparse`.
       is_sparse: called with the parameters; returns a function that tells by name which
-        of these leaves have zeros. Masks of the others keep every weight.
+        of these leaves have zeros. Masks of the others keep every weight. None if all
+        of them may have zeros.
 
     Returns:
       A transformation whose state is a `LatentState`.
@@ -111,10 +112,15 @@ def follow_zeros(
 
     def mask_fn(params: Params, step: Step) -> tuple[Masks, None]:
         del step
-        masks = nonzero(params, prunable=prunable, is_sparse=is_sparse(params))
-        return masks, None
+        chosen = _all if is_sparse is None else is_sparse(params)
+        return nonzero(params, prunable=prunable, is_sparse=chosen), None
 
     return latent(inner, mask_fn, refresh_at=lambda step: jnp.bool_(True))
+
+
+def _all(name: str) -> bool:
+    del name
+    return True
 
 
 def nonzero(

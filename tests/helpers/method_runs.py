@@ -144,14 +144,14 @@ def find(state: Any) -> Any:
 
 
 def told(sparse: Any) -> Told:
-    """State of the optimizer within a sparse one, perhaps of what weights are made of.
+    """State of the optimizer within a sparse one, perhaps with a wrapper between.
 
     Args:
       sparse: state of the sparse optimizer.
     """
     inner = sparse.inner_state
-    made_of = isinstance(inner, transforms.ReparameterizedState)
-    return inner.inner_state if made_of else inner
+    between = transforms.ReparameterizedState | transforms.ProjectedState
+    return inner.inner_state if isinstance(inner, between) else inner
 
 
 def begin(tx: Any, method: str, optimizer: str) -> tuple[Any, Any]:

@@ -44,8 +44,8 @@ class Method(NamedTuple):
         weights whose memory begins afresh although the masks keep them; None for none.
       zeroes: whether those start from zero, too.
       rests: updates at which the optimizer's step is left out.
-      reparameterized: whether the optimizer has the state of other parameters than the
-        weights; of that state see test_reparameterize.py.
+      reparameterized: whether there is more between the method and the optimizer's
+        state; of that see test_reparameterize.py and test_project.py.
     """
 
     make: Callable[[Any], Any]
@@ -92,6 +92,7 @@ def cosine(update: int) -> float:
 # The density to the third, two thirds, and the whole.
 GEMS = [TOTAL, *(kept(1 - 0.25 ** (k / 3)) for k in (1, 2)), 36]
 PRUNES = (1, 4, 7, 9)
+LINEAR = [kept(Fraction(3, 4) * Fraction(s - 1, 8)) for s in (1, *PRUNES)]
 CUBIC = cubic(PRUNES, Fraction(0), Fraction(3, 4))
 GRADUAL = {"sparsity": 0.75, "begin_step": 1, "end_step": 9, "update_every": 3}
 # 36 weights of 144, or 72: by Erdos and Renyi as 20 to 16, uniform as 2 to 1.
@@ -255,7 +256,22 @@ METHODS: dict[str, Method] = {
         latent=True,
     ),
     "sr_ste": Method(lambda tx: t.sr_ste(tx), always(48, 24), latent=True),
-    # How many weights these two keep, training decides: () asserts no count.
+    # After an update the masks are those of as many weights as that update keeps.
+    "weight_sparse": Method(
+        lambda tx: t.weight_sparse(
+            tx, **GRADUAL, layers=t.LayerOptions(prunable=("*/kernel",))
+        ),
+        lambda update: shared(held(PRUNES, LINEAR, update + 1)),
+        latent=True,
+        reparameterized=True,
+    ),
+    # How many weights these three keep, training decides: () asserts no count.
+    "proximal_l1": Method(
+        lambda tx: t.proximal_l1(tx, l1_penalty=2.0, learning_rate=0.1),
+        always(),
+        latent=True,
+        reparameterized=True,
+    ),
     "learned_threshold": Method(
         lambda tx: t.learned_threshold(tx, threshold_logit=-1.0),
         always(),
@@ -341,6 +357,8 @@ PAIRS = {
     "straight_through gradual": "accumulating",
     "top_kast": "apply if finite",
     "sr_ste": "rmsprop",
+    "weight_sparse": "lamb",
+    "proximal_l1": "momentum",
     "learned_threshold": "adamw",
     "continuous_sparsification": "adam",
     "edge_popup": "momentum",

@@ -51,7 +51,6 @@ FIELDS: dict[str, dict[str, Any]] = {
     "top_kast": {},
     "sr_ste": GROUPS,
     "s_ste": GROUPS,
-    # How many weights these two keep, training decides.
     "str": {"sparse.threshold_logit": -4.0},
     "continuous_sparsification": {
         "sparse.end_step": "9step",
@@ -59,6 +58,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     },
     "edge_popup": {},
     "gem_miner": OFTEN | {"sparse.end_step": "9step"},
+    "weight_sparse": OFTEN | {"sparse.end_step": "9step"},
+    "proximal_l1": {"sparse.l1_penalty": 0.05},
 }
 
 

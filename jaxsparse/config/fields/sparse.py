@@ -214,6 +214,12 @@ SPARSE = Section(
             "Smallest fraction of its weights that each layer keeps, for the "
             "distribution `global`.",
         ),
+        "l1_penalty": Field(
+            1e-4,
+            valid.number(0.0, 1000.0),
+            "Coefficient of the L1 penalty, whose proximal operator is applied after "
+            "every step.",
+        ),
         "threshold_logit": Field(
             -12.0,
             valid.number(-1e5, 1e5),
