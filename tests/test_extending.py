@@ -87,6 +87,13 @@ def test_the_reparameterization_keeps_signs(root: Path) -> None:
     factory.check_names(c)
 
 
+def test_the_projection_keeps_one_input_of_each_neuron(root: Path) -> None:
+    tx = run_example(root, '"one_input"')["one_input"](optax.adam(0.1))
+    for step, (mask, weights) in enumerate(train(tx, 3)):
+        assert (mask.sum(axis=0) == (1 if step else 8)).all()
+        np.testing.assert_array_equal(mask, weights != 0)
+
+
 def test_the_pruning_method_halves_the_weights(root: Path) -> None:
     halve_every = run_example(root, '"halve_every"')["halve_every"]
     counts = []

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from test_self_sparse import PARAMS, RATE, SHAPES, TARGETS, check_masks, kernels, run
+from test_self_sparse import PARAMS, SHAPES, TARGETS, check_masks, kernels, run
 
 from jaxsparse import transforms as t
 
@@ -21,14 +21,14 @@ def adam() -> Any:
         first[name] = 0.9 * first.get(name, 0) + 0.1 * grad
         second[name] = 0.999 * second.get(name, 0) + 0.001 * grad**2
         mean, square = first[name] / (1 - 0.9**count), second[name] / (1 - 0.999**count)
-        return -RATE * mean / (np.sqrt(square) + 1e-8)
+        return -0.3 * mean / (np.sqrt(square) + 1e-8)
 
     return step
 
 
 def test_weight_sparse_keeps_the_largest_of_every_tensor() -> None:
     """Biases too; the optimizer sees dense gradients and forgets nothing."""
-    found = run(t.weight_sparse(optax.adam(RATE), sparsity=0.75, end_step=4), 7)
+    found = run(t.weight_sparse(optax.adam(0.3), sparsity=0.75, end_step=4), 9)
     weights = {n: kernels(PARAMS)[n].astype(np.float64) for n in SHAPES}
     step = adam()
     came_back = 0
