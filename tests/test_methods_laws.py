@@ -104,7 +104,10 @@ def check_zeros(moment: Moment, latent: bool) -> None:
         both = isinstance(params, optax.LookaheadParams)
         copies += [*params] if both else [params]
     inner = method_runs.told(moment.now).state
-    if isinstance(inner, contrib.ScheduleFreeState) and not latent:
+    # Within a reparameterized optimizer it averages something else.
+    averages = isinstance(inner, contrib.ScheduleFreeState) and not latent
+    between = transforms.ReparameterizedState | transforms.ProjectedState
+    if averages and not isinstance(moment.now.inner_state, between):
         copies.append(EVAL_PARAMS(inner, params))
     for copy in copies:
         for kernel, mask in zip(kernels(copy), has, strict=True):

@@ -106,7 +106,8 @@ def reparameterize(
 
     The weights of step t are those of `forward(parts, t)`. The optimizer state
     contains :math:`\phi`, for checkpoints too. Weight decay and clipping in `inner` act
-    on :math:`\phi`. Whoever changes the parameters between updates, for example by
+    on :math:`\phi`; what `optax.contrib.schedule_free_eval_params` averages there is
+    :math:`\phi` too. Whoever changes the parameters between updates, for example by
     averaging, must call `init` again.
 
     Args:
@@ -271,11 +272,10 @@ def difference(target: Array, weight: Array) -> Array:
       weight: the weights before it, of the same shape.
 
     Returns:
-      The difference, in float32 if the weights are narrower: the sum is then rounded
-      once, and where `target` is 0 it is exactly 0.
+      The difference, in the dtype of the weights; where `target` is 0, their sum is
+      exactly 0.
     """
-    wide = jnp.promote_types(weight.dtype, jnp.float32)
-    return target.astype(wide) - weight.astype(wide)
+    return target.astype(weight.dtype) - weight
 
 
 def is_reparameterized(opt_state: optax.OptState) -> bool:
