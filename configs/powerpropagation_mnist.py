@@ -6,7 +6,7 @@ pruning among others. Pruning and training are those of `gmp_mnist`; only the we
 are reparameterized, with power 2.
 
 Deviations: the pruning schedule is that of `gmp_mnist`. In the paper's experiment on
-MNIST, networks are pruned once, after training. The paper's power is tuned (2 to 5).
+MNIST, networks are pruned once, after training. The paper tunes the power.
 
 Command: python experiments/train.py --config=configs/powerpropagation_mnist.py
 """

@@ -298,7 +298,10 @@ register_reparameterization(
 register_reparameterization(
     "sign_in",
     f"{_TRANSFORMS}sign_in",
-    arguments=("inner_scaling", "rescale_every", "rescale_until"),
+    arguments={
+        field: field for field in ("inner_scaling", "rescale_every", "rescale_until")
+    }
+    | {"factor_decay": "decay"},
     label="Sign-In",
 )
 

@@ -68,7 +68,7 @@ def continuous_sparsification(
 
     References:
       Savarese, Silva, Maire. Winning the Lottery with Continuous Sparsification. 2020.
-      arXiv:1912.04427, algorithm 2; scaling and default values are those of the
+      arXiv:1912.04427, section 3; scaling and default values are those of the
       authors' code.
     """
     end_step = update_schedules.check_steps(end_step, field="end_step", minimum=1)

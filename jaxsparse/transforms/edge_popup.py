@@ -74,8 +74,7 @@ def edge_popup(
 
     References:
       Ramanujan, Wortsman, Kembhavi, Farhadi, Rastegari. What's Hidden in a Randomly
-      Weighted Neural Network? 2020. arXiv:1911.13299, section 3.2, and the authors'
-      code.
+      Weighted Neural Network? 2020. arXiv:1911.13299, section 3, and the authors' code.
     """
     layers = layer_options.resolve(
         layers,

@@ -55,8 +55,8 @@ def learned_threshold(
 
     References:
       Kusupati, Ramanujan, Somani, Wortsman, Jain, Kakade, Farhadi. Soft Threshold
-      Weight Reparameterization for Learnable Sparsity. 2020. arXiv:2002.03231, equation
-      4, and the authors' code.
+      Weight Reparameterization for Learnable Sparsity. 2020. arXiv:2002.03231, section
+      3, and the authors' code.
     """
     layers = layer_options.resolve(
         layers,

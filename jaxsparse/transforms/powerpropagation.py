@@ -37,8 +37,8 @@ def powerpropagation(power: float = 2.0) -> Reparameterization:
       >>> tx = transforms.one_shot_magnitude(tx, sparsity=0.9, step=7000)
 
     Deviations:
-      The paper's exponent depends on the task (2 to 5); here it is 2 unless given. Its
-      combination with Top-KAST is not supported.
+      The paper tunes the exponent; here it is 2 unless given. Its combination with
+      Top-KAST is not supported.
 
     References:
       Schwarz, Jayakumar, Pascanu, Latham, Teh. Powerpropagation: A sparsity inducing

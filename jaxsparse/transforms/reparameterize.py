@@ -105,10 +105,10 @@ def reparameterize(
        :math:`f(\phi')`, rounded like any sum; zeros are exact.
 
     The weights of step t are those of `forward(parts, t)`. The optimizer state
-    contains :math:`\phi`, for checkpoints too. Weight decay and clipping in `inner` act
-    on :math:`\phi`; what `optax.contrib.schedule_free_eval_params` averages there is
-    :math:`\phi` too. Whoever changes the parameters between updates, for example by
-    averaging, must call `init` again.
+    contains :math:`\phi` in addition to the parameters, for checkpoints too. Weight
+    decay and clipping in `inner` act on :math:`\phi`, and what schedule-free optimizers
+    average there is :math:`\phi`. Whoever changes the parameters between updates, for
+    example by averaging, must call `init` again.
 
     Args:
       inner: the optimizer to wrap; any optax gradient transformation except

@@ -48,6 +48,11 @@ SPARSE = Section(
             valid.optional(valid.DURATION),
             "Time after which that difference is no longer restored. None sets no end.",
         ),
+        "factor_decay": Field(
+            0.0,
+            valid.number(0.0, 1000.0),
+            "Coefficient of half the sum of the squares of both factors.",
+        ),
         "sparsity": Field(
             0.9,
             valid.FRACTION_BELOW_1,
