@@ -182,7 +182,24 @@ def test_wrong_arguments_and_wrappers_are_refused() -> None:
     inner = t.reparameterize(optax.sgd(RATE), t.sign_in())
     with pytest.raises(ValueError, match=r"^params: .*update\(grads, opt_state, para"):
         inner.update(PARAMS, inner.init(PARAMS))
-    with pytest.raises(
-        ValueError, match="^inner: expected an optimizer of the weights"
-    ):
-        t.top_kast(inner, sparsity=0.5, backward_sparsity=0.25).init(PARAMS)
+
+
+def test_weights_that_are_not_trained_keep_their_parts() -> None:
+    """Top-KAST with powerpropagation, momentum and weight decay, in numpy."""
+    inner = optax.chain(optax.add_decayed_weights(0.1), optax.sgd(RATE, momentum=0.9))
+    inner = t.reparameterize(inner, t.powerpropagation(2.0))
+    tx = t.top_kast(inner, sparsity=0.75, backward_sparsity=0.5)
+    weight = np.roll(np.asarray(PARAMS["a"]["kernel"], np.float64), 3)
+    start = {"a": PARAMS["a"] | {"kernel": jnp.asarray(weight, jnp.float32)}}
+    found = steps(tx, start, 12)  # with the gradient at the dense weights
+    root, trace, moved = np.sign(weight) * np.sqrt(np.abs(weight)), 0.0, set()
+    for (params, state), (after, _) in zip(found, found[1:], strict=False):
+        trained = np.asarray(state.memory["a"]["kernel"])
+        moved.add(trained.tobytes())
+        grad = np.where(trained, root * np.abs(root) - TARGET, 0)
+        trace = 0.9 * trace + 2 * np.abs(root) * grad + 0.1 * root
+        root = np.where(trained, root - RATE * trace, root)
+        got, old = (np.asarray(each["a"]["kernel"]) for each in (after, params))
+        np.testing.assert_allclose(got, root * np.abs(root), rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(got[~trained], old[~trained])
+    assert len(moved) > 1

@@ -48,6 +48,7 @@ from jaxsparse.transforms.latent import latent
 from jaxsparse.transforms.learned_threshold import learned_threshold
 from jaxsparse.transforms.mest import MESTOptions, mest
 from jaxsparse.transforms.options import DropGrowOptions, SparsityRamp
+from jaxsparse.transforms.parts import Reparameterization
 from jaxsparse.transforms.powerpropagation import powerpropagation
 from jaxsparse.transforms.project import ProjectedState, project
 from jaxsparse.transforms.protocols import (
@@ -59,7 +60,6 @@ from jaxsparse.transforms.protocols import (
 )
 from jaxsparse.transforms.proximal_l1 import proximal_l1
 from jaxsparse.transforms.reparameterize import (
-    Reparameterization,
     ReparameterizedState,
     pass_gradient,
     reparameterize,

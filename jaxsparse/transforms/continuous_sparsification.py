@@ -10,8 +10,7 @@ from jaxtyping import Array
 from jaxsparse import arguments, layer_options
 from jaxsparse.layer_options import LayerOptions
 from jaxsparse.transforms import update_schedules
-from jaxsparse.transforms.parts import Parts
-from jaxsparse.transforms.reparameterize import Reparameterization
+from jaxsparse.transforms.parts import Parts, Reparameterization
 from jaxsparse.transforms.self_sparse import by_layer, self_sparse
 from jaxsparse.types import Step
 

@@ -13,10 +13,9 @@ from jaxsparse import masks as masks_lib
 from jaxsparse.layer_options import LayerOptions
 from jaxsparse.transforms import magnitude, update_schedules
 from jaxsparse.transforms.edge_popup import FROZEN, score_key
-from jaxsparse.transforms.parts import Parts
+from jaxsparse.transforms.parts import Parts, Reparameterization
 from jaxsparse.transforms.protocols import MaskUpdate
 from jaxsparse.transforms.reparameterize import (
-    Reparameterization,
     ReparameterizedState,
     pass_gradient,
     reparameterize,

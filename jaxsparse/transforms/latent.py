@@ -29,7 +29,7 @@ from jaxtyping import Array, Bool
 from jaxsparse import arguments, select
 from jaxsparse import masks as masks_lib
 from jaxsparse.transforms.fitting import fit_grads, is_placeholder
-from jaxsparse.transforms.reparameterize import is_reparameterized
+from jaxsparse.transforms.reparameterize import keep_outside
 from jaxsparse.transforms.state import LatentState
 from jaxsparse.types import Grads, Masks, Params, Step
 
@@ -75,9 +75,8 @@ def latent(
       A transformation whose state is a `LatentState`.
 
     Raises:
-      ValueError: from `init`, if the parameters are `optax.LookaheadParams`,
-        `mask_fn` contradicts `trains_all`, or `inner` is reparameterized although some
-        weights are not trained; from `update`, if `params` is None or the
+      ValueError: from `init`, if the parameters are `optax.LookaheadParams` or
+        `mask_fn` contradicts `trains_all`; from `update`, if `params` is None or the
         gradient of a prunable leaf is None.
     """
     inner = optax.with_extra_args_support(inner)
@@ -103,9 +102,7 @@ def latent(
         # A copy: `trained` may be the same arrays as `masks`, and two leaves that share
         # a buffer cannot both be donated.
         trained = jax.tree.map(jnp.copy, trained)
-        inner_state = inner.init(params)
-        _check_inner(inner_state, trains_all)
-        return LatentState(step, masks, skipped, trained, inner_state)
+        return LatentState(step, masks, skipped, trained, inner.init(params))
 
     def update(
         grads: Grads,
@@ -134,6 +131,7 @@ def latent(
             # Masking the gradient is not enough: momentum and weight decay of `inner`
             # would move weights that are not trained.
             updates = masks_lib.apply(trained, updates)
+            inner_state = keep_outside(trained, state.inner_state, inner_state)
         step = optax.safe_increment(state.step)
         # The masks belong to the parameters that the caller has after this update.
         weights = optax.apply_updates(params, updates)
@@ -148,16 +146,6 @@ def latent(
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def _check_inner(inner_state: optax.OptState, trains_all: bool) -> None:
-    """Refuses a reparameterized optimizer of which some updates would be dropped."""
-    if not trains_all and is_reparameterized(inner_state):
-        raise ValueError(
-            "inner: expected an optimizer of the weights themselves, since a method "
-            "that trains only some of them would leave the others behind their "
-            "parameters, got transforms.reparameterize"
-        )
 
 
 def _refresh(new: Any, current: Any, weights: Params) -> tuple[Any, Array]:

@@ -1,12 +1,45 @@
-"""Parts of reparameterized weights: leaf by leaf, and as one tree of each part."""
+"""Reparameterizations, and their parts: leaf by leaf, and as one tree of each part."""
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from jaxtyping import Array
+
+from jaxsparse.types import Params, Step
 
 # What the weights of one leaf are computed from, by name.
 Parts = dict[str, Array]
 OTHERS = "others"  # name of the leaves that are trained directly
+
+
+class Reparameterization(NamedTuple):
+    """How the weights of a leaf are computed from other, trained parameters.
+
+    All functions are called for one leaf at a time and must be traceable. "Parts" are
+    the arrays that a leaf is computed from, as a dict from name to array.
+
+    Attributes:
+      init: called as `init(weight)` with initial weights; returns the parts whose
+        weights these are.
+      forward: called as `forward(parts, step)`; returns the weights, with the shape of
+        `weight`. Gradients go through it; `pass_gradient` makes them straight-through
+        ones.
+      frozen: names of the parts that are not trained.
+      penalty: called as `penalty(parts, step)`; returns a scalar whose gradient is
+        added to that of the loss. None for no penalty.
+      adjust: called as `adjust(parts, step)` after each step of the optimizer; returns
+        the parts to go on with, also frozen ones. None to change nothing.
+    """
+
+    init: Callable[[Array], Parts]
+    forward: Callable[[Parts, Step], Array]
+    frozen: tuple[str, ...] = ()
+    penalty: Callable[[Parts, Step], Array] | None = None
+    adjust: Callable[[Parts, Step], Parts] | None = None
+
+
+# Called with the parameters; returns the reparameterization of each leaf by its name.
+ByName = Callable[[Params], Mapping[str, Reparameterization]]
 
 
 def split(maps: list[Any], parts: list[Parts]) -> tuple[list[Parts], list[Parts]]:

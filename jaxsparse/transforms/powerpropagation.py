@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxsparse import arguments
-from jaxsparse.transforms.reparameterize import Reparameterization
+from jaxsparse.transforms.parts import Reparameterization
 
 
 @arguments.check(power=arguments.number(1))
@@ -34,11 +34,10 @@ def powerpropagation(power: float = 2.0) -> Reparameterization:
       >>> tx = transforms.reparameterize(
       ...     optax.sgd(0.1, momentum=0.9), transforms.powerpropagation(3.0)
       ... )
-      >>> tx = transforms.one_shot_magnitude(tx, sparsity=0.9, step=7000)
+      >>> tx = transforms.top_kast(tx, sparsity=0.9, backward_sparsity=0.8)
 
     Deviations:
-      The paper tunes the exponent; here it is 2 unless given. Its combination with
-      Top-KAST is not supported.
+      The paper tunes the exponent; here it is 2 unless given.
 
     References:
       Schwarz, Jayakumar, Pascanu, Latham, Teh. Powerpropagation: A sparsity inducing

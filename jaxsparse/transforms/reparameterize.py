@@ -11,11 +11,9 @@ trained parameters are in the optimizer's state. No loop needs to be changed:
     params = optax.apply_updates(params, updates)
 
 Wrap the result in a sparse optimizer, such as `transforms.fixed(tx)`, to train sparse
-networks. All methods work around it, except those that train only some of the weights
-that they store (`top_kast`).
+networks; all methods work around it.
 """
 
-from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -29,43 +27,15 @@ from jaxsparse.layer_options import Prunable
 from jaxsparse.transforms import fitting
 from jaxsparse.transforms.parts import (
     OTHERS,
+    ByName,
     Parts,
+    Reparameterization,
     by_leaf,
     split,
     to_trees,
     with_others,
 )
-from jaxsparse.types import Grads, Params, Step
-
-
-class Reparameterization(NamedTuple):
-    """How the weights of a leaf are computed from other, trained parameters.
-
-    All functions are called for one leaf at a time and must be traceable. "Parts" are
-    the arrays that a leaf is computed from, as a dict from name to array.
-
-    Attributes:
-      init: called as `init(weight)` with initial weights; returns the parts whose
-        weights these are.
-      forward: called as `forward(parts, step)`; returns the weights, with the shape of
-        `weight`. Gradients go through it; `pass_gradient` makes them straight-through
-        ones.
-      frozen: names of the parts that are not trained.
-      penalty: called as `penalty(parts, step)`; returns a scalar whose gradient is
-        added to that of the loss. None for no penalty.
-      adjust: called as `adjust(parts, step)` after each step of the optimizer; returns
-        the parts to go on with, also frozen ones. None to change nothing.
-    """
-
-    init: Callable[[Array], Parts]
-    forward: Callable[[Parts, Step], Array]
-    frozen: tuple[str, ...] = ()
-    penalty: Callable[[Parts, Step], Array] | None = None
-    adjust: Callable[[Parts, Step], Parts] | None = None
-
-
-# Called with the parameters; returns the reparameterization of each leaf by its name.
-ByName = Callable[[Params], Mapping[str, Reparameterization]]
+from jaxsparse.types import Grads, Masks, Params, Step
 
 
 class ReparameterizedState(NamedTuple):
@@ -278,17 +248,41 @@ def difference(target: Array, weight: Array) -> Array:
     return target.astype(weight.dtype) - weight
 
 
-def is_reparameterized(opt_state: optax.OptState) -> bool:
-    """Returns whether an optimizer state contains that of `reparameterize`.
+def keep_outside(
+    masks: Masks, before: optax.OptState, after: optax.OptState
+) -> optax.OptState:
+    """Keeps what weights outside of masks are made of, in an optimizer state.
 
     Args:
-      opt_state: state of any optimizer.
+      masks: masks of the weights whose update is applied.
+      before: the optimizer state before the update.
+      after: that after it, of the same structure.
+
+    Returns:
+      `after`, with the trained parts of other weights from `before`.
     """
 
-    def found(node: Any) -> bool:
-        return isinstance(node, ReparameterizedState)
+    def keep(mask: Any, old: Any, new: Any) -> Any:
+        fits = mask is not None and new is not None and mask.shape == new.shape
+        return jnp.where(mask, new, old) if fits else new
 
-    return any(map(found, jax.tree.leaves(opt_state, is_leaf=found)))
+    def of_state(old: Any, new: Any) -> Any:
+        if not isinstance(new, ReparameterizedState):
+            return new
+        parts = {
+            name: jax.tree.map(
+                keep, masks, old.trained[name], part, is_leaf=lambda leaf: leaf is None
+            )
+            for name, part in new.trained.items()
+        }
+        return new._replace(trained=parts)
+
+    return jax.tree.map(
+        of_state,
+        before,
+        after,
+        is_leaf=lambda node: isinstance(node, ReparameterizedState),
+    )
 
 
 def _check_params(params: Any) -> None:

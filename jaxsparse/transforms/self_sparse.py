@@ -17,9 +17,8 @@ from jaxsparse import tree
 from jaxsparse.layer_options import LayerOptions, Prunable
 from jaxsparse.transforms import fitting
 from jaxsparse.transforms.latent import latent
+from jaxsparse.transforms.parts import ByName, Reparameterization
 from jaxsparse.transforms.reparameterize import (
-    ByName,
-    Reparameterization,
     ReparameterizedState,
     initial_weights,
     reparameterize,

@@ -7,8 +7,7 @@ from jaxtyping import Array
 
 from jaxsparse import arguments
 from jaxsparse.transforms import update_schedules
-from jaxsparse.transforms.parts import Parts
-from jaxsparse.transforms.reparameterize import Reparameterization
+from jaxsparse.transforms.parts import Parts, Reparameterization
 from jaxsparse.types import Step
 
 Decay = float | Callable[[Step], Array]

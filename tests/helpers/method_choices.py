@@ -227,4 +227,5 @@ CHOICES: dict[str, Callable[[list[Step]], None]] = {
     "straight_through": straight_through,
     "straight_through gradual": straight_through_gradual,
     "top_kast": straight_through,
+    "top_kast powerpropagation": straight_through,
 }

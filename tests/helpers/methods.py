@@ -305,6 +305,16 @@ METHODS: dict[str, Method] = {
         always(32, 12),
         reparameterized=True,
     ),
+    "top_kast powerpropagation": Method(
+        lambda tx: t.top_kast(
+            *(t.reparameterize(tx, t.powerpropagation(3.0)),),
+            sparsity=0.75,
+            backward_sparsity=0.5,
+        ),
+        always(24, 12),
+        latent=True,
+        reparameterized=True,
+    ),
     "rigl sign_in": Method(
         lambda tx: flat_options.call(
             t.rigl, t.reparameterize(tx, t.sign_in(rescale_every=4)), **FADING
@@ -366,6 +376,7 @@ PAIRS = {
     "gem_miner": "sgd",
     "fixed powerpropagation": "partitioned",
     "rigl sign_in": "adamw",
+    "top_kast powerpropagation": "adamw",
 }
 
 

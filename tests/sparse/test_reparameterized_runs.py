@@ -88,10 +88,6 @@ WRONG = {
         {"sparse.weight_power": 3.0},
         "sparse.weight_power: expected 2.0 .*belongs to sparse.reparameterization pow",
     ),
-    "trains some": (
-        fields_of("top_kast", reparameterization="sign_in"),
-        "config.sparse.* expected an optimizer of the weights themselves",
-    ),
     "rescaling": (
         SIGN_IN | {"sparse.rescale_every": "0step"},
         "sparse.rescale_every: .*",
