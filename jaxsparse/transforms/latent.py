@@ -16,6 +16,9 @@ step, for the next forward pass. The methods:
     straight_through  all, or only the active ones        none
     top_kast          the active ones and some more       toward 0, stronger outside
     sr_ste            all                                 toward 0 outside the masks
+
+`self_sparse` and `project` also build on it: there the weights themselves are zero
+outside the masks.
 """
 
 from collections.abc import Callable
