@@ -198,7 +198,7 @@ def _with_all_fields(flags: Sequence[_Flag]) -> ConfigDict:
     fields = {flag.field for flag in flags if flag.field is not None}
     if not files or fields <= config.flatten(plain).keys():
         return plain
-    registries = (config.SCORES, config.METHODS, config.MODELS, config.DATASETS)
+    registries = config.REGISTRIES
     before = [{spec.name for spec in registry.own()} for registry in registries]
     try:
         runpy.run_path(resolve(files[-1]).partition(":")[0])

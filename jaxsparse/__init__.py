@@ -63,6 +63,7 @@ _FUNCTIONS = {
     "register_dataset": "jaxsparse.config",
     "register_method": "jaxsparse.config",
     "register_model": "jaxsparse.config",
+    "register_reparameterization": "jaxsparse.config",
     "register_score": "jaxsparse.config",
     "run": "jaxsparse.runs",
 }
@@ -136,6 +137,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
         register_dataset as register_dataset,
         register_method as register_method,
         register_model as register_model,
+        register_reparameterization as register_reparameterization,
         register_score as register_score,
     )
     from jaxsparse.runs import load as load, run as run

@@ -23,6 +23,7 @@ NONSENSE = {
 }
 # Values that are special cases of a rule.
 MEANT = {"gradinit.max_grad_norm": {INF}, "solution_penalty.strength": {-0.5}}
+MEANT |= dict.fromkeys(("sparse.threshold_logit", "sparse.mask_logit"), {-0.5})
 
 
 def changed(field: str, value: Any) -> ConfigDict:

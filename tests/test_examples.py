@@ -70,7 +70,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def registered() -> Iterator[None]:
     """Removes what an example registered."""
     yield
-    for registry in (config.SCORES, config.METHODS, config.MODELS, config.DATASETS):
+    for registry in config.REGISTRIES:
         for spec in registry.own():
             registry.remove(spec.name)
 

@@ -22,7 +22,7 @@ from experiments.studies.runs import read
 from jaxsparse import config, factory, masks, metrics_log, runs, transforms
 from jaxsparse.training import state
 
-REGISTRIES = (config.SCORES, config.METHODS, config.MODELS, config.DATASETS)
+REGISTRIES = config.REGISTRIES
 
 
 def unregister() -> None:
@@ -74,6 +74,24 @@ def train(tx: Any, steps: int) -> Iterator[tuple[Any, Any]]:
             np.asarray, (transforms.get_masks(held)["kernel"], params["kernel"])
         )
         params, held = step(params, held)
+
+
+def test_the_reparameterization_keeps_signs(root: Path) -> None:
+    kernel = run_example(root, "register_reparameterization")["params"]["kernel"]
+    start = np.array([[0.5, -0.5], [2.0, -2.0]])
+    np.testing.assert_array_equal(np.sign(kernel), np.sign(start))
+    assert (np.abs(kernel) < np.abs(start)).tolist() == [[True, False], [True, True]]
+    c = config.default()
+    c.sparse.reparameterization = "fixed_signs"
+    config.validate(c)
+    factory.check_names(c)
+
+
+def test_the_projection_keeps_one_input_of_each_neuron(root: Path) -> None:
+    tx = run_example(root, '"one_input"')["one_input"](optax.adam(0.1))
+    for step, (mask, weights) in enumerate(train(tx, 3)):
+        assert (mask.sum(axis=0) == (1 if step else 8)).all()
+        np.testing.assert_array_equal(mask, weights != 0)
 
 
 def test_the_pruning_method_halves_the_weights(root: Path) -> None:

@@ -15,7 +15,7 @@ from experiments.sweeping import points
 from jaxsparse import config
 
 PAGES = ("README.md", "experiments/README.md", "jaxsparse/README.md")
-REGISTRIES = (config.SCORES, config.METHODS, config.MODELS, config.DATASETS)
+REGISTRIES = config.REGISTRIES
 
 
 @pytest.fixture(params=PAGES)

@@ -12,7 +12,7 @@ from jaxsparse import config
 def registered() -> Iterator[None]:
     config.register_score("mine", _one, options={"bias": 0.5})
     yield
-    for registry in (config.SCORES, config.METHODS, config.MODELS, config.DATASETS):
+    for registry in config.REGISTRIES:
         for spec in registry.own():
             registry.remove(spec.name)
 

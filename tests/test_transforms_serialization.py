@@ -37,12 +37,18 @@ METHODS: dict[str, Any] = {
     "straight_through, some": t.straight_through(ADAM, sparsity=0.5, train_all=False),
     "top_kast": t.top_kast(ADAM, sparsity=0.5, backward_sparsity=0.2),
 }
+# Methods with a wrapper between their state and that of the optimizer.
+BETWEEN: dict[str, Any] = {
+    "sign_in": t.fixed(t.reparameterize(ADAM, t.sign_in())),
+    "edge_popup": t.edge_popup(ADAM, sparsity=0.5),
+    "proximal_l1": t.proximal_l1(ADAM, l1_penalty=0.1, learning_rate=0.1),
+}
 DRAWING = ("sparse_evolution", "mest soft_bound")
 
 
 @functools.cache
 def start(name: str) -> Any:
-    return jax.jit(METHODS[name].init)(PARAMS)
+    return jax.jit((METHODS | BETWEEN)[name].init)(PARAMS)
 
 
 def check_equal(got: Any, wanted: Any) -> None:
@@ -50,7 +56,7 @@ def check_equal(got: Any, wanted: Any) -> None:
     jax.tree.map(np.testing.assert_array_equal, got, wanted)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", METHODS | BETWEEN)
 def test_states_are_arrays_for_every_serializer(name: str) -> None:
     state = start(name)
     blank = jax.tree.map(jnp.zeros_like, state)
@@ -101,6 +107,18 @@ def test_map_params_visits_what_belongs_to_weights(name: str) -> None:
         assert found.memory.own == held
     if name in ("top_kast", "straight_through, some"):
         assert found.memory == held
+
+
+@pytest.mark.parametrize("name", BETWEEN)
+def test_map_params_passes_what_weights_are_made_of(name: str) -> None:
+    tx, state = BETWEEN[name], start(name)
+    twice = optax.tree.map_params(
+        tx, lambda leaf: 2 * leaf, state, transform_non_params=lambda leaf: leaf
+    )
+    own, doubled = state.inner_state, twice.inner_state
+    if name == "sign_in":
+        check_equal(doubled.trained, jax.tree.map(lambda leaf: 2 * leaf, own.trained))
+    assert (doubled.step, twice.step) == (own.step, state.step)
 
 
 def test_raw_and_typed_keys_draw_the_same() -> None:

@@ -91,11 +91,17 @@ for name, count in masks.layer_counts(active).items():
 # - fixed masks and pruning: `fixed`, `gradual_magnitude`, `one_shot_magnitude`,
 #   `granet`, `ac_dc`;
 # - dynamic sparse training: `sparse_evolution` (SET), `rigl`, `snfs`, `mest`;
-# - dense latent weights: `straight_through`, `top_kast`, `sr_ste`.
+# - dense latent weights: `straight_through`, `top_kast`, `sr_ste`;
+# - weights that a function of the trained parameters makes zero: `learned_threshold`
+#   (STR), `continuous_sparsification`, `edge_popup`, `s_ste`; tickets by trained
+#   scores: `gem_miner`;
+# - projections after each step: `weight_sparse`, `proximal_l1`.
 #
 # Methods with dense latent weights compute the loss and its gradient with
-# `transforms.forward_params(params, opt_state)`; for all others this is `params`
-# itself.
+# `transforms.forward_params(params, opt_state)`, which works for all others too.
+#
+# `transforms.reparameterize` wraps the inner optimizer of any method, so that it trains
+# other parameters than the weights, for example by `transforms.sign_in()`.
 #
 # ## Pruning before training
 #

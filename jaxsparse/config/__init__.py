@@ -10,7 +10,7 @@ Durations are strings: "500step", "2ep" (epochs) or "10%" (of the length of trai
 see `durations.to_steps`.
 """
 
-from jaxsparse.config import built_in, kept, renames
+from jaxsparse.config import built_in, built_in_models, kept, renames
 from jaxsparse.config.combinations import check_unused
 from jaxsparse.config.comparing import (
     differences,
@@ -28,17 +28,26 @@ from jaxsparse.config.registering import (
     register_dataset,
     register_method,
     register_model,
+    register_reparameterization,
     register_score,
 )
 from jaxsparse.config.registries import (
     DATASETS,
     METHODS,
     MODELS,
+    REGISTRIES,
+    REPARAMETERIZATIONS,
     SCORES,
     describe,
 )
 from jaxsparse.config.schema import default, start, type_of
-from jaxsparse.config.specs import DatasetSpec, MethodSpec, ModelSpec, ScoreSpec
+from jaxsparse.config.specs import (
+    DatasetSpec,
+    MethodSpec,
+    ModelSpec,
+    ReparameterizationSpec,
+    ScoreSpec,
+)
 from jaxsparse.config.validation import validate
 
 __all__ = (
@@ -46,15 +55,19 @@ __all__ = (
     "FIELDS",
     "METHODS",
     "MODELS",
+    "REGISTRIES",
+    "REPARAMETERIZATIONS",
     "SCORES",
     "SECTIONS",
     "SIZES",
     "DatasetSpec",
     "MethodSpec",
     "ModelSpec",
+    "ReparameterizationSpec",
     "ScoreSpec",
     "allow_none",
     "built_in",
+    "built_in_models",
     "check_known",
     "check_names",
     "check_unused",
@@ -70,6 +83,7 @@ __all__ = (
     "register_dataset",
     "register_method",
     "register_model",
+    "register_reparameterization",
     "register_score",
     "renames",
     "scientific",

@@ -38,7 +38,7 @@ def sources(config: ConfigDict) -> dict[str, str]:
     """
     used = {
         spec.file
-        for registry in registries.EVERY
+        for registry in registries.REGISTRIES
         for spec in registry.own()
         if spec.name in _named(config, registry)
     }
@@ -100,7 +100,7 @@ def execute(workdir: Path) -> None:
     # Compared by text, since the copy and the original file have different paths.
     present = {
         Path(spec.file).read_text(encoding="utf-8")
-        for registry in registries.EVERY
+        for registry in registries.REGISTRIES
         for spec in registry.own()
         if spec.file and Path(spec.file).is_file()
     }

@@ -1,8 +1,8 @@
 """Checks of names in a config, before JAX is imported.
 
-Scores, methods and networks are in registries, to which users add entries. All other
-names are listed with their fields; a test compares them with the modules that define
-them, which import JAX.
+Scores, methods, reparameterizations and networks are in registries, to which users add
+entries. All other names are listed with their fields; a test compares them with the
+modules that define them, which import JAX.
 """
 
 from typing import Any
@@ -36,8 +36,10 @@ def check_names(config: ConfigDict) -> None:
         for name, field in FIELDS.items()
         if field.valid.choices
     }
-    for registry in (registries.MODELS, registries.METHODS, registries.SCORES):
-        known[registry.field] = list(registry)
+    for registry in registries.REGISTRIES:
+        # Datasets may also be folders, which other checks look for.
+        if registry is not registries.DATASETS:
+            known[registry.field] = list(registry)
     known["lottery.score"] = list(registries.SCORES)
     proper = {
         field: [name for name in known[field] if name not in ("none", "random")]

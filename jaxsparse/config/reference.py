@@ -19,6 +19,7 @@ HEADER = "| Field | Default | Valid values | Meaning |\n| --- | --- | --- | --- 
 NAMED = {
     "model.name": registries.MODELS,
     "sparse.method": registries.METHODS,
+    "sparse.reparameterization": registries.REPARAMETERIZATIONS,
     "sparse.pai_score": registries.SCORES,
     "lottery.score": registries.SCORES,
 }
@@ -43,21 +44,21 @@ def reference() -> str:
 
 def _row(name: str, record: Field) -> str:
     """Returns the row of a field in the table of its section."""
-    text = record.help
+    text, users = record.help, _users(name.partition(".")[2])
     if record.operational and not name.startswith("run."):
         text += " Results do not depend on it."
     if record.may_grow:
         text += " It may increase when a run continues."
-    if name.startswith("sparse.") and name != "sparse.method":
-        text += f" Used by {_methods(name.partition('.')[2])}."
+    if name.startswith("sparse.") and users:
+        text += f" Used by {users}."
     cells = (f"`{name}`", f"`{_literal(record.default)}`", _valid(name, record), text)
     return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
 
 
-def _methods(field: str) -> str:
-    """Names the built-in methods that use a field of the section `sparse`."""
-    every = [spec for spec in registries.METHODS.values() if spec.is_built_in]
-    users = [spec.name for spec in every if field in spec.fields]
+def _users(field: str) -> str:
+    """Names the built-in entries that use a field of the section `sparse`."""
+    every = (*registries.METHODS.values(), *registries.REPARAMETERIZATIONS.values())
+    users = [s.name for s in every if s.is_built_in and field in s.fields]
     return ", ".join(f"`{name}`" for name in users)
 
 
@@ -66,7 +67,8 @@ def _valid(name: str, record: Field) -> str:
     if name not in NAMED:
         return record.valid.words.replace("*", "\\*")  # not emphasis
     names = [spec.name for spec in NAMED[name].values() if spec.is_built_in]
-    return f"one of {', '.join(names)}, or a registered name"
+    words = f"one of {', '.join(names)}, or a registered name"
+    return words if record.default is not None else f"{words}, or None"
 
 
 def _literal(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Functions that register scores, methods, networks and datasets for configs to use.
+"""Functions that register entries for configs to use, such as scores and methods.
 
 Call them in the config file that uses the entry, outside of `get_config`. A run copies
 the files that registered its entries to its directory and executes the copies when it
@@ -6,17 +6,16 @@ is opened, see `kept`. Repeating the same call has no effect. Each function can 
 as a decorator: `@register_score("mine")`.
 """
 
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jaxsparse.config import registries, schema, specs
-from jaxsparse.config.registries import Registry
+from jaxsparse.config import entries, registries, specs
 from jaxsparse.config.specs import (
     DatasetSpec,
     MaskTiming,
     MethodSpec,
     ModelSpec,
+    ReparameterizationSpec,
     ScoreSpec,
 )
 
@@ -77,7 +76,7 @@ def register_score(
         )
     fields = {"needs": tuple(needs), "distribution": distribution, "varies": varies}
     fields |= {"label": label, "options": dict(options or {})}
-    return _register(registries.SCORES, ScoreSpec, name, function, fields)
+    return entries.add(registries.SCORES, ScoreSpec, name, function, fields)
 
 
 def register_method(
@@ -105,10 +104,9 @@ def register_method(
         `function` as keyword arguments; bool, int, float, str or tuple.
       label: name in reports; "" for `name`.
       **more: further attributes of `MethodSpec`: `receives` (`("key",)` for a random
-        key), `records`, `requires`, `reads`, `distribution`, `keeps_counts`, `chooses`,
-        `gradient`;
-        and those of `MaskTiming`: `updates_masks`, `first_update`, `include_end`,
-        `finishes_at`.
+        key), `records`, `requires`, `reads`, `distribution`, `keeps_counts`, `grows`,
+        `chooses`; and those of `MaskTiming`: `updates_masks`, `first_update`,
+        `include_end`, `finishes_at`.
 
     Returns:
       The function, unchanged.
@@ -133,15 +131,63 @@ def register_method(
         raise ValueError(
             f"register_method: expected attributes of MethodSpec, got {sorted(unknown)}"
         )
-    section = schema.default().sparse
-    named = {*arguments, *more.get("reads", ()), *more.get("requires", ())}
-    if named - set(section):
-        raise ValueError(
-            f"arguments: expected fields of config.sparse, got "
-            f"{sorted(named - set(section))}; declare fields of its own as options"
-        )
+    entries.check_fields(
+        {*arguments, *more.get("reads", ()), *more.get("requires", ())}
+    )
     given["arguments"] = dict(arguments)
-    return _register(registries.METHODS, MethodSpec, name, function, given)
+    return entries.add(registries.METHODS, MethodSpec, name, function, given)
+
+
+def register_reparameterization(
+    name: str,
+    function: Function | str | None = None,
+    *,
+    arguments: Mapping[str, str] | tuple[str, ...] = (),
+    options: Mapping[str, Any] | None = None,
+    label: str = "",
+    grows_from_zero: bool = True,
+) -> Any:
+    """Registers a reparameterization of the weights, for `sparse.reparameterization`.
+
+    Args:
+      name: name in configs, a valid Python identifier.
+      function: called as `function(**arguments)`; returns what
+        `transforms.reparameterize` takes: a `transforms.Reparameterization`, or a
+        function of the parameters that returns those of single leaves by name. Omit it
+        to use this function as a decorator.
+      arguments: fields of the config's section "sparse" that are passed to `function`;
+        a mapping from field to argument if names differ. Durations are converted to
+        numbers of steps. A field that is None is not passed.
+      options: default values of additional fields under `config.sparse`, passed to
+        `function` as keyword arguments; bool, int, float, str or tuple.
+      label: name in reports; "" for `name`.
+      grows_from_zero: whether a weight of exactly zero has a gradient. If not, configs
+        with methods that grow weights from zero are refused.
+
+    Returns:
+      The function, unchanged.
+
+    Raises:
+      ValueError: if another function has the name, a field is unknown, or an option is
+        already a config field.
+      TypeError: if `function` is not a function.
+
+    Examples:
+      >>> @jaxsparse.register_reparameterization("halves")
+      ... def halves():
+      ...     return transforms.Reparameterization(
+      ...         init=lambda weight: {"a": weight / 2, "b": weight / 2},
+      ...         forward=lambda parts, step: parts["a"] + parts["b"],
+      ...     )
+    """
+    if not isinstance(arguments, Mapping):
+        arguments = {field: field for field in arguments}
+    entries.check_fields({*arguments})
+    fields = {"arguments": dict(arguments), "options": dict(options or {})}
+    fields |= {"label": label, "grows_from_zero": grows_from_zero}
+    return entries.add(
+        registries.REPARAMETERIZATIONS, ReparameterizationSpec, name, function, fields
+    )
 
 
 def register_model(
@@ -195,7 +241,7 @@ def register_model(
             f"takes: expected names of {[*SIZES, *INJECTED]}, got {sorted(unknown)}"
         )
     fields = {"takes": tuple(takes), "options": dict(options or {}), "label": label}
-    return _register(registries.MODELS, ModelSpec, name, function, fields | more)
+    return entries.add(registries.MODELS, ModelSpec, name, function, fields | more)
 
 
 def register_dataset(
@@ -243,62 +289,4 @@ def register_dataset(
       ...     return training, test, 3
     """
     fields = {"options": dict(options or {}), "label": label, "mean": mean, "std": std}
-    return _register(registries.DATASETS, DatasetSpec, name, function, fields)
-
-
-def _register(
-    registry: Registry[Any],
-    make: type[specs.Spec],
-    name: str,
-    function: Function | str | None,
-    fields: Mapping[str, Any],
-) -> Any:
-    """Adds an entry to a registry, or returns a decorator that adds it.
-
-    Args:
-      registry: the registry.
-      make: class of the entry.
-      name: name of the entry in configs.
-      function: function of the entry, or its "module:name"; None for a decorator.
-      fields: further attributes of the entry.
-    """
-    if function is None:
-        return lambda given: _register(registry, make, name, given, fields)
-    if not (callable(function) or isinstance(function, str)):
-        raise TypeError(
-            f"register_{registry.kind}: expected a function, got "
-            f"{type(function).__name__}"
-        )
-    wrong = [k for k, v in fields["options"].items() if not _is_plain(v)]
-    if wrong or not (isinstance(name, str) and name.isidentifier()):
-        raise ValueError(
-            f"register_{registry.kind}: expected a name of letters, digits and "
-            f"underscores, and options that are a bool, int, float, str or tuple, got "
-            f"{name!r} and options {wrong}"
-        )
-    before = registry.get(name)
-    registry.add(make(name=name, function=function, file=_caller(), **fields))
-    if fields["options"]:
-        try:
-            schema.default()  # raises if an option is already a field
-        except ValueError:
-            # Otherwise all later calls of `default` would fail, too.
-            registry.restore(name, before)
-            raise
-    return function
-
-
-def _caller() -> str:
-    """Returns the file that called a `register_*` function; "" for the package itself.
-
-    In tests, jaxtyping's type checks add frames to the call stack, which are skipped.
-    """
-    frame, own = sys._getframe(), (__name__, "jaxtyping._decorator")
-    while frame.f_back and frame.f_globals.get("__name__") in own:
-        frame = frame.f_back
-    inside = frame.f_globals.get("__name__", "").startswith(specs.PACKAGE)
-    return "" if inside else frame.f_code.co_filename
-
-
-def _is_plain(value: Any) -> bool:
-    return type(value) in (bool, int, float, str, tuple)
+    return entries.add(registries.DATASETS, DatasetSpec, name, function, fields)

@@ -1,4 +1,4 @@
-"""Registries of the scores, methods, networks and datasets that configs can name.
+"""Registries of all that configs can name: scores, methods, networks and so on.
 
 `specs` defines the entries, `registering` has the functions that add them, and
 `built_in` adds those of the package.
@@ -13,6 +13,7 @@ from jaxsparse.config.specs import (
     DatasetSpec,
     MethodSpec,
     ModelSpec,
+    ReparameterizationSpec,
     ScoreSpec,
     Spec,
     source_of,
@@ -25,7 +26,8 @@ class Registry(Mapping[str, T], Generic[T]):  # noqa: UP046  other syntax needs 
     """Specifications of entries by name.
 
     Attributes:
-      kind: kind of the entries: "score", "method", "model" or "dataset".
+      kind: kind of the entries: "score", "method", "reparameterization", "model" or
+        "dataset".
       field: dotted name of the config field that names an entry.
       specs: all entries, in the order in which they were added.
     """
@@ -145,9 +147,15 @@ class Registry(Mapping[str, T], Generic[T]):  # noqa: UP046  other syntax needs 
 
 SCORES: Registry[ScoreSpec] = Registry("score", "sparse.pai_score")
 METHODS: Registry[MethodSpec] = Registry("method", "sparse.method")
+REPARAMETERIZATIONS: Registry[ReparameterizationSpec] = Registry(
+    "reparameterization", "sparse.reparameterization"
+)
 MODELS: Registry[ModelSpec] = Registry("model", "model.name")
 DATASETS: Registry[DatasetSpec] = Registry("dataset", "data.name")
-EVERY: tuple[Registry[Any], ...] = (SCORES, METHODS, MODELS, DATASETS)
+REGISTRIES: tuple[Registry[Any], ...] = (
+    *(SCORES, METHODS, REPARAMETERIZATIONS),
+    *(MODELS, DATASETS),
+)
 
 
 def options() -> Iterator[tuple[str, str, Any, str]]:
@@ -156,7 +164,7 @@ def options() -> Iterator[tuple[str, str, Any, str]]:
     Yields:
       Section, field, default value, and the entry as text, such as "score 'mine'".
     """
-    for registry in EVERY:
+    for registry in REGISTRIES:
         for spec in registry.own():
             for field, value in spec.options.items():
                 yield registry.section, field, value, f"{registry.kind} {spec.name!r}"
@@ -175,7 +183,7 @@ def describe() -> dict[str, dict[str, dict[str, Any]]]:
             | ({"distribution": d} if (d := getattr(spec, "distribution", "")) else {})
             for spec in registry.own()
         }
-        for registry in EVERY
+        for registry in REGISTRIES
         if registry.own()
     }
 

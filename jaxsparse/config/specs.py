@@ -1,4 +1,4 @@
-"""Specifications of the scores, methods, networks and datasets that configs can name.
+"""Specifications of all entries that configs can name, such as scores and methods.
 
 A specification contains the function of an entry, the config fields that it reads, the
 arguments that it needs and its label in reports. This module does not import JAX, so
@@ -143,14 +143,16 @@ class MethodSpec(Spec):
         `options` or `receives` that is a field of a record is passed in the record.
       reads: further fields of that section that affect the method but are not arguments
         of its function.
-      receives: arguments that are not config fields: "key", a random key, and "axes",
-        the layouts of the weights (`fan_axes`).
+      receives: arguments that are not config fields: "key", a random key; "axes", the
+        layouts of the weights (`fan_axes`); and "learning_rate", a function of the
+        step.
       requires: fields that a config must set.
       distribution: how the function divides the sparsity among layers if the config
         does not set it.
       keeps_counts: whether the method can train from the masks of another run and keeps
         their number of active weights.
       timing: when masks are updated.
+      grows: whether weights that were zero become active and are trained from zero.
       chooses: fields that determine the initial masks. They must not be set if the
         masks are those of another run.
       gradient: of which weights the gradient is computed, for FLOPs: "active",
@@ -166,6 +168,7 @@ class MethodSpec(Spec):
     requires: tuple[str, ...] = ()
     distribution: str = "global"
     keeps_counts: bool = False
+    grows: bool = False
     timing: MaskTiming = MaskTiming()
     chooses: tuple[str, ...] = ()
     gradient: str = ""
@@ -183,6 +186,27 @@ class MethodSpec(Spec):
             else record
             for argument, record in self.records.items()
         }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReparameterizationSpec(Spec):
+    """A reparameterization of the weights, for any method.
+
+    Attributes:
+      arguments: fields of the config's section "sparse" that are passed to the
+        function, mapped to the names of its arguments. A field that is None is not
+        passed.
+      grows_from_zero: whether a weight of exactly zero has a gradient, so that methods
+        can grow weights.
+    """
+
+    arguments: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    grows_from_zero: bool = True
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """All fields of the section "sparse" that affect the reparameterization."""
+        return (*self.arguments, *self.options)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -79,8 +79,8 @@ class Durations(NamedTuple):
       total: length of dense training.
       schedule: steps of the learning rate schedules.
       lottery: steps of a lottery-ticket run.
-      sparse: steps of the mask update schedule that the config specifies, with the keys
-        "begin_step", "end_step" and "update_every".
+      sparse: steps of those durations in the section "sparse" that the config
+        specifies, by the names of their fields.
       annealing: steps at which temporary parts of training are annealed away.
       intervals: steps at which training is evaluated, measured, saved and traced.
     """
@@ -191,6 +191,7 @@ def make_durations(config: ConfigDict, *, steps_per_epoch: int) -> Durations:
     total = _Reader(config, steps_per_epoch).steps("training.duration")
     read = _Reader(config, steps_per_epoch, total)
     changes = ("begin_step", "end_step", "update_every")
+    changes += ("rescale_every", "rescale_until")
     return Durations(
         total=total,
         schedule=ScheduleSteps(

@@ -15,8 +15,8 @@ from ml_collections import ConfigDict
 from jaxsparse import config as config_lib
 from jaxsparse import distributions, fan_axes, select, transforms
 from jaxsparse import masks as masks_lib
+from jaxsparse.factory import reparameterizations, unused_fields
 from jaxsparse.factory import scores as scores_lib
-from jaxsparse.factory import unused_fields
 from jaxsparse.factory.durations import Durations, config_context
 from jaxsparse.training.optimizers import LearningRate
 
@@ -43,17 +43,60 @@ def sr_ste(
     Raises:
       ValueError: if the structure does not consist of such groups.
     """
+    return _of_groups(
+        transforms.sr_ste, "sr_ste", inner, sparsity=sparsity, layers=layers, **rest
+    )
+
+
+def s_ste(
+    inner: Any, *, sparsity: float, layers: transforms.LayerOptions
+) -> optax.GradientTransformationExtraArgs:
+    """Makes the S-STE optimizer for the N:M sparsity of a structure and a sparsity.
+
+    Args:
+      inner: the dense optimizer.
+      sparsity: fraction of each group to prune; n is the rounded number of weights that
+        remain.
+      layers: which leaves have masks, with a structure as in `sr_ste`.
+
+    Raises:
+      ValueError: if the structure does not consist of such groups.
+    """
+    return _of_groups(
+        transforms.s_ste, "s_ste", inner, sparsity=sparsity, layers=layers
+    )
+
+
+def _of_groups(
+    make: Callable[..., Any],
+    name: str,
+    inner: Any,
+    *,
+    sparsity: float,
+    layers: transforms.LayerOptions,
+    **rest: Any,
+) -> optax.GradientTransformationExtraArgs:
+    """Makes the optimizer of a method with n of m weights.
+
+    Args:
+      make: the method, with arguments `n`, `m` and `layers`.
+      name: its name, for error messages.
+      inner: the dense optimizer.
+      sparsity: fraction of each group to prune.
+      layers: which leaves have masks, with a structure of groups.
+      **rest: further arguments of the method.
+    """
     structure = layers.structure
     groups = structure is not None and structure.block[0] > 1
     if not groups or structure != select.n_of_m(structure.block[0]):
         raise ValueError(
-            f"structure: expected groups for sr_ste, got {structure}; set "
+            f"structure: expected groups for {name}, got {structure}; set "
             "sparse.structure, as in 'groups 4'"
         )
     m = structure.block[0]
     n = distributions.count_kept(m, sparsity)
     layers = dataclasses.replace(layers, structure=None)
-    return transforms.sr_ste(inner, n=n, m=m, layers=layers, **rest)
+    return make(inner, n=n, m=m, layers=layers, **rest)
 
 
 def check(config: ConfigDict) -> None:
@@ -68,7 +111,7 @@ def check(config: ConfigDict) -> None:
     """
     c = config.sparse
     method, scores = config_lib.METHODS.find(c.method), scores_lib.used(config)
-    used = ["method", *method.fields]
+    used = ["method", *method.fields, *reparameterizations.fields(config)]
     for score in scores.values():
         used += [*score.options, *unused_fields.score_fields(score)]
     chosen = [f"sparse.method {c.method!r}"]
@@ -166,9 +209,14 @@ def make_wrap(
     """
     c = config.sparse
     method = config_lib.METHODS.find(c.method)
+    reparameterized = reparameterizations.make_reparameterized(
+        config, length, prunable=prunable(config)
+    )
     # Fixed masks are chosen elsewhere: on the initial weights, or after each level.
     if not method.timing.updates_masks and method.is_built_in:
-        return lambda inner, key: transforms.fixed(inner, prunable=prunable(config))
+        return lambda inner, key: transforms.fixed(
+            reparameterized(inner), prunable=prunable(config)
+        )
     _check_end(c, length)
     values = {
         "dense": (*c.dense, *dense),
@@ -179,13 +227,9 @@ def make_wrap(
     }
     if c.drop_schedule == "learning_rate":
         values["drop_schedule"] = lambda step: float(rate(np.int32(step)))
-    arguments = {field: c[field] for field in method.options}
-    for field, argument in method.arguments.items():
-        value = values.get(field, c[field])
-        if value is not None:  # None selects the default of the method
-            arguments[argument] = value
-    if "axes" in method.receives:
-        arguments["axes"] = axes
+    arguments = reparameterizations.read_arguments(method, c, values)
+    received = {"axes": axes, "learning_rate": rate}
+    arguments |= {k: v for k, v in received.items() if k in method.receives}
     make, records = method.load(), method.load_records()
     names = {argument: field for field, argument in method.arguments.items()}
     names |= {option: option for option in method.options}
@@ -193,7 +237,7 @@ def make_wrap(
     def wrap(inner: Any, key: Key[Array, ""]) -> Any:
         extra = {"key": key} if "key" in method.receives else {}
         with config_context("sparse", names):
-            return make(inner, **_collect(arguments, records), **extra)
+            return make(reparameterized(inner), **_collect(arguments, records), **extra)
 
     return wrap
 

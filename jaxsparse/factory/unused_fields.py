@@ -5,7 +5,14 @@ from collections.abc import Collection
 from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
-from jaxsparse.config.specs import DatasetSpec, MethodSpec, ModelSpec, ScoreSpec, Spec
+from jaxsparse.config.specs import (
+    DatasetSpec,
+    MethodSpec,
+    ModelSpec,
+    ReparameterizationSpec,
+    ScoreSpec,
+    Spec,
+)
 
 
 def check(
@@ -44,6 +51,7 @@ def _owners(section: str, name: str) -> list[str]:
     """Lists the entries that use a field, such as "sparse.method gmp, ste"."""
     found = {
         "sparse.method": config_lib.METHODS,
+        "sparse.reparameterization": config_lib.REPARAMETERIZATIONS,
         "score": config_lib.SCORES,
         "model.name": config_lib.MODELS,
         "data.name": config_lib.DATASETS,
@@ -59,7 +67,7 @@ def _owners(section: str, name: str) -> list[str]:
 def _fields(spec: Spec) -> tuple[str, ...]:
     """Returns the config fields that an entry uses, in the section of its registry."""
     own = tuple(spec.options)
-    if isinstance(spec, MethodSpec):
+    if isinstance(spec, MethodSpec | ReparameterizationSpec):
         return spec.fields
     if isinstance(spec, ScoreSpec):
         return (*own, *score_fields(spec))

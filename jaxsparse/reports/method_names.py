@@ -41,6 +41,7 @@ _OTHERS = (
 # Fields that `_base` uses.
 _IN_BASE = {
     *(f"lottery.{field}" for field, _, _ in _OF_LOTTERIES),
+    "sparse.reparameterization",
     *("sparse.method", "sparse.pai_score", "sparse.distribution", "sparse.grow"),
     *("sparse.score_iterations", "sparse.structure", "sparse.regrow"),
     *("sparse.soft_bound", "sparse.prune_disconnected", "sparse.ablation"),
@@ -129,6 +130,9 @@ def _techniques(run: RunRecords) -> list[str]:
 
     tost, smoothed = used(_TOST), used(_SMOOTHING)
     found = [f"ToST ({', '.join([*tost, *smoothed])})"] if tost else smoothed
+    name = settings.section(run, "sparse").get("reparameterization")
+    if name:
+        found.append(settings.label(run, "reparameterization", name))
     weights = settings.section(run, "warm_start").get("weights")
     if weights:
         found.append(f"weights of {_other_run(run, weights)}")

@@ -32,10 +32,7 @@ _NETWORKS = {
     "wide": "Wide",
     "conv": "Conv",
 }
-_REGISTRIES = {
-    registry.kind: registry
-    for registry in (config.SCORES, config.METHODS, config.MODELS, config.DATASETS)
-}
+_REGISTRIES = {registry.kind: registry for registry in config.REGISTRIES}
 # Seeds and measurements change no method; columns and titles contain the other fields.
 _NOT_IN_LABELS = (
     *("name", "replicates", "seeds", "evaluation", "analysis", "run", "instability"),
@@ -55,14 +52,14 @@ def section(run: RunRecords, name: str) -> dict[str, Any]:
 
 
 def registered(run: RunRecords, kind: str, name: str) -> dict[str, Any]:
-    """Returns what is known of a score, method, network or dataset of a run.
+    """Returns what is known of an entry of the registries that a run uses.
 
     The run's environment contains those that users registered, so that no code of
     theirs is executed here.
 
     Args:
       run: run whose environment is used for entries that are not registered here.
-      kind: "score", "method", "model" or "dataset".
+      kind: kind of the entry, such as "score" or "method".
       name: name of the entry in configs.
 
     Returns:
@@ -79,11 +76,11 @@ def registered(run: RunRecords, kind: str, name: str) -> dict[str, Any]:
 
 
 def label(run: RunRecords, kind: str, name: str) -> str:
-    """Returns the name of a score, method, network or dataset in reports.
+    """Returns the name of a score, method or other entry in reports.
 
     Args:
       run: run whose environment is used for entries that are not registered here.
-      kind: "score", "method", "model" or "dataset".
+      kind: kind of the entry, such as "score" or "method".
       name: name of the entry in configs; it is also the label of an unknown entry.
     """
     return str(registered(run, kind, name).get("label", name))

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Shaped
+from jaxtyping import Array, Shaped
 
 from jaxsparse import arguments, fan_axes
 from jaxsparse import masks as masks_lib
@@ -100,21 +100,21 @@ def to_units(
 def from_units(
     structure: Structure,
     name: str,
-    kept: Bool[Array, "rows units"],
+    kept: Shaped[Array, "rows units"],
     shape: tuple[int, ...],
-) -> Bool[Array, "..."]:
-    """Converts a mask of units to a mask of weights, the inverse of `to_units`.
+) -> Shaped[Array, "..."]:
+    """Converts values of units to values of weights, the inverse of `to_units`.
 
     Every member of a unit gets the unit's value.
 
     Args:
       structure: structured sparsity that the leaf was viewed by.
       name: slash-joined path of the leaf.
-      kept: boolean mask of the units to keep, [rows, units].
+      kept: boolean mask of the units to keep, or other values of theirs, [rows, units].
       shape: shape of the leaf.
 
     Returns:
-      Boolean mask of the weights to keep, in that shape.
+      The mask or the values of the weights, in that shape.
     """
     if masks_lib.matches(name, structure.dense):
         return kept.reshape(shape)

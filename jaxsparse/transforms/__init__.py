@@ -17,6 +17,15 @@ subset of them call `latent`. The modules:
                           dynamic sparse training, see `drop_grow`
     straight_through, top_kast, sr_ste
                           training of dense weights, see `latent`
+    learned_threshold, continuous_sparsification, edge_popup, s_ste
+                          weights that a function of the trained parameters makes
+                          zero, see `self_sparse`
+    weight_sparse, proximal_l1
+                          projections after each step, see `project`
+    gem_miner             a ticket at initialization, by training scores
+    powerpropagation, sign_in
+                          weights that are functions of the trained parameters, for
+                          any method, see `reparameterize`
 
 Arguments that many methods share are in records of options: `LayerOptions` for which
 leaves have masks and how the sparsity is divided among them, `SparsityRamp` for the
@@ -25,7 +34,10 @@ course of sparsity, and `DropGrowOptions` for how mask updates drop and grow wei
 
 from jaxsparse.layer_options import LayerOptions
 from jaxsparse.transforms.ac_dc import ac_dc
+from jaxsparse.transforms.continuous_sparsification import continuous_sparsification
+from jaxsparse.transforms.edge_popup import edge_popup
 from jaxsparse.transforms.fixed import fixed
+from jaxsparse.transforms.gem_miner import gem_miner
 from jaxsparse.transforms.gradual_magnitude import (
     gradual_magnitude,
     one_shot_magnitude,
@@ -33,8 +45,12 @@ from jaxsparse.transforms.gradual_magnitude import (
 from jaxsparse.transforms.granet import GraNetOptions, granet
 from jaxsparse.transforms.grow import ever_active, tracks_exploration
 from jaxsparse.transforms.latent import latent
+from jaxsparse.transforms.learned_threshold import learned_threshold
 from jaxsparse.transforms.mest import MESTOptions, mest
 from jaxsparse.transforms.options import DropGrowOptions, SparsityRamp
+from jaxsparse.transforms.parts import Reparameterization
+from jaxsparse.transforms.powerpropagation import powerpropagation
+from jaxsparse.transforms.project import ProjectedState, project
 from jaxsparse.transforms.protocols import (
     InitMasks,
     MaskUpdate,
@@ -42,8 +58,17 @@ from jaxsparse.transforms.protocols import (
     UpdateAt,
     UpdateMasks,
 )
+from jaxsparse.transforms.proximal_l1 import proximal_l1
+from jaxsparse.transforms.reparameterize import (
+    ReparameterizedState,
+    pass_gradient,
+    reparameterize,
+)
 from jaxsparse.transforms.rigl import RigLOptions, rigl
+from jaxsparse.transforms.s_ste import s_ste
+from jaxsparse.transforms.self_sparse import self_sparse
 from jaxsparse.transforms.sharding import MIN_SIZE, Rules, state_specs, weight_specs
+from jaxsparse.transforms.sign_in import sign_in
 from jaxsparse.transforms.snfs import SNFSOptions, snfs
 from jaxsparse.transforms.sparse_evolution import (
     SparseEvolutionOptions,
@@ -64,6 +89,7 @@ from jaxsparse.transforms.state import (
 )
 from jaxsparse.transforms.straight_through import straight_through
 from jaxsparse.transforms.top_kast import top_kast
+from jaxsparse.transforms.weight_sparse import weight_sparse
 
 __all__ = (
     "MIN_SIZE",
@@ -75,6 +101,9 @@ __all__ = (
     "MESTOptions",
     "MaskUpdate",
     "Observe",
+    "ProjectedState",
+    "Reparameterization",
+    "ReparameterizedState",
     "RigLOptions",
     "Rules",
     "SNFSOptions",
@@ -85,15 +114,27 @@ __all__ = (
     "UpdateMasks",
     "ac_dc",
     "apply_updates",
+    "continuous_sparsification",
+    "edge_popup",
     "ever_active",
     "fixed",
     "forward_params",
+    "gem_miner",
     "get_masks",
     "gradual_magnitude",
     "granet",
     "latent",
+    "learned_threshold",
     "mest",
     "one_shot_magnitude",
+    "pass_gradient",
+    "powerpropagation",
+    "project",
+    "proximal_l1",
+    "reparameterize",
+    "s_ste",
+    "self_sparse",
+    "sign_in",
     "tracks_exploration",
     "replace_key",
     "replace_masks",
@@ -107,5 +148,6 @@ __all__ = (
     "stored_params",
     "straight_through",
     "top_kast",
+    "weight_sparse",
     "weight_specs",
 )

@@ -16,6 +16,9 @@ step, for the next forward pass. The methods:
     straight_through  all, or only the active ones        none
     top_kast          the active ones and some more       toward 0, stronger outside
     sr_ste            all                                 toward 0 outside the masks
+
+`self_sparse` and `project` also build on it: there the weights themselves are zero
+outside the masks.
 """
 
 from collections.abc import Callable
@@ -29,6 +32,7 @@ from jaxtyping import Array, Bool
 from jaxsparse import arguments, select
 from jaxsparse import masks as masks_lib
 from jaxsparse.transforms.fitting import fit_grads, is_placeholder
+from jaxsparse.transforms.reparameterize import keep_outside
 from jaxsparse.transforms.state import LatentState
 from jaxsparse.types import Grads, Masks, Params, Step
 
@@ -130,6 +134,7 @@ def latent(
             # Masking the gradient is not enough: momentum and weight decay of `inner`
             # would move weights that are not trained.
             updates = masks_lib.apply(trained, updates)
+            inner_state = keep_outside(trained, state.inner_state, inner_state)
         step = optax.safe_increment(state.step)
         # The masks belong to the parameters that the caller has after this update.
         weights = optax.apply_updates(params, updates)

@@ -58,11 +58,7 @@ def sr_ste(
     update_every = update_schedules.check_steps(
         update_every, field="update_every", minimum=1
     )
-    for field, value in (("n", n), ("m", m)):
-        if not isinstance(value, int | np.integer):
-            raise TypeError(f"{field}: expected an integer, got {value!r}")
-    if not 1 <= n <= m:
-        raise ValueError(f"n: expected an integer from 1 to m={m}, got {n}")
+    check_group(n, m)
     layers = layer_options.resolve(
         layers,
         function="sr_ste",
@@ -96,3 +92,21 @@ def sr_ste(
         refresh_at=lambda step: step % update_every == 0,
         regularizer_grad=regularizer_grad if decay else None,
     )
+
+
+def check_group(n: int, m: int) -> None:
+    """Checks the numbers of N:M sparsity.
+
+    Args:
+      n: weights of each group that remain.
+      m: weights in a group.
+
+    Raises:
+      ValueError: if `n` is not in [1, m].
+      TypeError: if one of them is not an integer.
+    """
+    for field, value in (("n", n), ("m", m)):
+        if not isinstance(value, int | np.integer):
+            raise TypeError(f"{field}: expected an integer, got {value!r}")
+    if not 1 <= n <= m:
+        raise ValueError(f"n: expected an integer from 1 to m={m}, got {n}")

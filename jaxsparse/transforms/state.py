@@ -50,6 +50,8 @@ class SparsifyState(NamedTuple):
 class LatentState(NamedTuple):
     """State of a latent-dense method: dense weights, and masks for the forward pass.
 
+    Also of methods whose masks follow the zeros of the weights, see `self_sparse`.
+
     Attributes:
       step: number of updates made so far; int32 scalar, counted from 0.
       masks: which weights the forward pass uses, chosen for the current parameters.

@@ -217,6 +217,7 @@ CHOICES: dict[str, Callable[[list[Step]], None]] = {
     "sparse_evolution": sparse_evolution,
     "rigl": rigl,
     "rigl restarts": rigl,
+    "rigl sign_in": rigl,
     "rigl inverted": lambda steps: rigl(steps, sign=-1, regrow=False),
     "mest": mest,
     "mest soft_bound": lambda steps: mest(steps, soft=True),
@@ -226,4 +227,5 @@ CHOICES: dict[str, Callable[[list[Step]], None]] = {
     "straight_through": straight_through,
     "straight_through gradual": straight_through_gradual,
     "top_kast": straight_through,
+    "top_kast powerpropagation": straight_through,
 }

@@ -25,6 +25,8 @@ PLAINLY = {
 }
 # Their scores are sums, which bfloat16 would round in an order of its own.
 SUMMED = ("mest", "mest soft_bound", "snfs")
+# Magnitudes of a group tie in bfloat16, and then fewer weights remain.
+TIED = ("s_ste",)
 TARGETS = jax.tree.map(np.asarray, methods.make_params(seed=1))
 
 
@@ -141,9 +143,20 @@ def find(state: Any) -> Any:
     return node
 
 
+def told(sparse: Any) -> Told:
+    """State of the optimizer within a sparse one, perhaps with a wrapper between.
+
+    Args:
+      sparse: state of the sparse optimizer.
+    """
+    inner = sparse.inner_state
+    between = transforms.ReparameterizedState | transforms.ProjectedState
+    return inner.inner_state if isinstance(inner, between) else inner
+
+
 def begin(tx: Any, method: str, optimizer: str) -> tuple[Any, Any]:
     # With bfloat16 weights the optimizers in LATE change their types, bare as well.
-    wide = optimizer in LATE or method in SUMMED
+    wide = optimizer in LATE or method in (*SUMMED, *TIED)
     params = methods.make_params(dtype="float32" if wide else None)
     if method == "gradual_magnitude global":  # so that the least of a layer matters
         small = params["second"]["kernel"] * jnp.bfloat16(2.0**-10)

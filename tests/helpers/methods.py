@@ -44,6 +44,8 @@ class Method(NamedTuple):
         weights whose memory begins afresh although the masks keep them; None for none.
       zeroes: whether those start from zero, too.
       rests: updates at which the optimizer's step is left out.
+      reparameterized: whether there is more between the method and the optimizer's
+        state; of that see test_reparameterize.py and test_project.py.
     """
 
     make: Callable[[Any], Any]
@@ -52,6 +54,7 @@ class Method(NamedTuple):
     forgets: Callable[[int, list[np.ndarray], list[np.ndarray]], list] | None = None
     zeroes: bool = False
     rests: tuple[int, ...] = ()
+    reparameterized: bool = False
 
 
 def always(*counts: int) -> Callable[[int], Counts]:
@@ -86,7 +89,10 @@ def cosine(update: int) -> float:
     return 0.25 * (1 + math.cos(math.pi * update / 10))
 
 
+# The density to the third, two thirds, and the whole.
+GEMS = [TOTAL, *(kept(1 - 0.25 ** (k / 3)) for k in (1, 2)), 36]
 PRUNES = (1, 4, 7, 9)
+LINEAR = [kept(Fraction(3, 4) * Fraction(s - 1, 8)) for s in (1, *PRUNES)]
 CUBIC = cubic(PRUNES, Fraction(0), Fraction(3, 4))
 GRADUAL = {"sparsity": 0.75, "begin_step": 1, "end_step": 9, "update_every": 3}
 # 36 weights of 144, or 72: by Erdos and Renyi as 20 to 16, uniform as 2 to 1.
@@ -250,6 +256,73 @@ METHODS: dict[str, Method] = {
         latent=True,
     ),
     "sr_ste": Method(lambda tx: t.sr_ste(tx), always(48, 24), latent=True),
+    # After an update the masks are those of as many weights as that update keeps.
+    "weight_sparse": Method(
+        lambda tx: t.weight_sparse(
+            tx, **GRADUAL, layers=t.LayerOptions(prunable=("*/kernel",))
+        ),
+        lambda update: shared(held(PRUNES, LINEAR, update + 1)),
+        latent=True,
+        reparameterized=True,
+    ),
+    # How many weights these three keep, training decides: () asserts no count.
+    "proximal_l1": Method(
+        lambda tx: t.proximal_l1(tx, l1_penalty=2.0, learning_rate=0.1),
+        always(),
+        latent=True,
+        reparameterized=True,
+    ),
+    "learned_threshold": Method(
+        lambda tx: t.learned_threshold(tx, threshold_logit=-1.0),
+        always(),
+        latent=True,
+        reparameterized=True,
+    ),
+    "continuous_sparsification": Method(
+        lambda tx: t.continuous_sparsification(tx, end_step=6, mask_logit=-0.01),
+        lambda update: SIZES if update < 5 else (),
+        latent=True,
+        reparameterized=True,
+    ),
+    "edge_popup": Method(
+        lambda tx: t.edge_popup(tx, sparsity=0.75),
+        always(24, 12),
+        latent=True,
+        reparameterized=True,
+    ),
+    "s_ste": Method(
+        lambda tx: t.s_ste(tx), always(48, 24), latent=True, reparameterized=True
+    ),
+    "gem_miner": Method(
+        lambda tx: t.gem_miner(tx, sparsity=0.75, end_step=9, update_every=3),
+        lambda update: (held((3, 6, 9), GEMS, update),),
+        reparameterized=True,
+    ),
+    "fixed powerpropagation": Method(
+        lambda tx: t.fixed(
+            t.reparameterize(tx, t.powerpropagation(2.0)), masks=some_masks()
+        ),
+        always(32, 12),
+        reparameterized=True,
+    ),
+    "top_kast powerpropagation": Method(
+        lambda tx: t.top_kast(
+            *(t.reparameterize(tx, t.powerpropagation(3.0)),),
+            sparsity=0.75,
+            backward_sparsity=0.5,
+        ),
+        always(24, 12),
+        latent=True,
+        reparameterized=True,
+    ),
+    "rigl sign_in": Method(
+        lambda tx: flat_options.call(
+            t.rigl, t.reparameterize(tx, t.sign_in(rescale_every=4)), **FADING
+        ),
+        always(20, 16),
+        rests=RIGL_CHANGES,
+        reparameterized=True,
+    ),
 }
 # Optimizers that differ in what they remember, in what they need and in what is around.
 INNER: dict[str, Any] = {
@@ -294,6 +367,16 @@ PAIRS = {
     "straight_through gradual": "accumulating",
     "top_kast": "apply if finite",
     "sr_ste": "rmsprop",
+    "weight_sparse": "lamb",
+    "proximal_l1": "momentum",
+    "learned_threshold": "adamw",
+    "continuous_sparsification": "adam",
+    "edge_popup": "momentum",
+    "s_ste": "lion",
+    "gem_miner": "sgd",
+    "fixed powerpropagation": "partitioned",
+    "rigl sign_in": "adamw",
+    "top_kast powerpropagation": "adamw",
 }
 
 

@@ -32,6 +32,11 @@ SHAPES = ((64, 20), (20, 15), (15, 10))
 TOTAL = sum(map(math.prod, SHAPES))
 OFTEN = {"sparse.update_every": "2step"}
 SPANS = OFTEN | {"sparse.begin_step": "2step", "sparse.end_step": "9step"}
+GROUPS = {
+    "sparse.structure": "groups 5",
+    "sparse.prunable": ("dense2/kernel", "head/kernel"),
+    "sparse.sparsity": 0.8,
+}
 FIELDS: dict[str, dict[str, Any]] = {
     "static": {},
     "gmp": SPANS,
@@ -44,11 +49,17 @@ FIELDS: dict[str, dict[str, Any]] = {
     "ac_dc": SPANS,
     "ste": OFTEN,
     "top_kast": {},
-    "sr_ste": {
-        "sparse.structure": "groups 5",
-        "sparse.prunable": ("dense2/kernel", "head/kernel"),
-        "sparse.sparsity": 0.8,
+    "sr_ste": GROUPS,
+    "s_ste": GROUPS,
+    "str": {"sparse.threshold_logit": -4.0},
+    "continuous_sparsification": {
+        "sparse.end_step": "9step",
+        "sparse.mask_logit": 0.001,
     },
+    "edge_popup": {},
+    "gem_miner": OFTEN | {"sparse.end_step": "9step"},
+    "weight_sparse": OFTEN | {"sparse.end_step": "9step"},
+    "proximal_l1": {"sparse.l1_penalty": 0.05},
 }
 
 

@@ -21,7 +21,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (
         {"sparse.sparsity": 0.5},
         "sparse.sparsity: expected 0.9 with sparse.method 'none', got 0.5; the field "
-        "belongs to sparse.method static, gmp, .*sr_ste; .* lottery tickets have",
+        "belongs to sparse.method static, gmp, .*; .* lottery tickets have",
     ),
     (
         fields_of("set", grow="random"),

@@ -37,6 +37,8 @@ from jaxsparse.training.chunk_inputs import ChunkInputs
 pytestmark = pytest.mark.keys_used_once
 
 
+# Methods of which training decides how many weights they keep.
+UNCOUNTED = ("str", "continuous_sparsification", "proximal_l1")
 LATENT = ("ste", "top_kast", "sr_ste")
 LAYERS = {"layer_sparsity": (("head/*", 0.5), ("dense2/*", 30)), "sparsity": 0.8}
 LAYER_COUNTS = [256, 30, 75]
@@ -105,7 +107,7 @@ def test_every_method_trains_to_its_exact_count(ran: Ran) -> None:
     for r in range(2):
         mask = jax.tree.map(lambda leaf, r=r: leaf[r], held)
         kept = masks.num_active(mask)
-        assert kept == wanted
+        assert 0 < kept < total if method in UNCOUNTED else kept == wanted
         outside = masks.tree_map(
             lambda m, w, r=r: np.asarray(w[r])[~np.asarray(m)], mask, weights
         )
@@ -158,8 +160,11 @@ def test_changing_masks_are_counted_at_every_evaluation(ran: Ran) -> None:
 
 
 BY_OPTIMIZER = some(
-    ["snfs", "granet", "sr_ste", "one_shot", "set", "top_kast"],
-    always=["granet", "sr_ste", "one_shot", "set", "top_kast"],
+    [
+        *("snfs", "granet", "sr_ste", "one_shot", "set", "top_kast"),
+        *("s_ste", "edge_popup", "gem_miner", "weight_sparse"),
+    ],
+    always=["granet", "sr_ste", "one_shot", "set", "top_kast", "gem_miner"],
 )
 
 
@@ -169,7 +174,7 @@ def test_optimizers_of_configs_come_to_exact_counts(method: str) -> None:
     task = make_task(fields_of(method))
     params, state = descend(task)
     held, total = transforms.get_masks(state), masks.size(task.masks)
-    sparsity = 0.8 if method == "sr_ste" else 0.9
+    sparsity = 0.8 if method in ("sr_ste", "s_ste") else 0.9
     assert masks.num_active(held) == distributions.count_kept(total, sparsity)
     weights = transforms.forward_params(params, state)
     outside = masks.tree_map(lambda m, w: np.asarray(w)[~np.asarray(m)], held, weights)

@@ -21,6 +21,38 @@ SPARSE = Section(
             "Sparse training method, a built-in or a registered one. `none` trains "
             "dense, `static` trains fixed masks that are chosen at initialization.",
         ),
+        "reparameterization": Field(
+            None,
+            valid.optional(valid.NAME),
+            "Reparameterization: a function of other, trained parameters that the "
+            "prunable weights are. It works with every method, and with lottery "
+            "levels. None trains the weights themselves.",
+        ),
+        "weight_power": Field(
+            2.0,
+            valid.number(1.0, 100.0),
+            "Power of the trained parameters that the weights are.",
+        ),
+        "inner_scaling": Field(
+            1.0,
+            valid.number(1e-6, 1e6),
+            "Difference of the squares of the two factors of each weight at the start.",
+        ),
+        "rescale_every": Field(
+            None,
+            valid.optional(valid.DURATION),
+            "Time between restorations of that difference. None never restores it.",
+        ),
+        "rescale_until": Field(
+            None,
+            valid.optional(valid.DURATION),
+            "Time after which that difference is no longer restored. None sets no end.",
+        ),
+        "factor_decay": Field(
+            0.0,
+            valid.number(0.0, 1000.0),
+            "Coefficient of half the sum of the squares of both factors.",
+        ),
         "sparsity": Field(
             0.9,
             valid.FRACTION_BELOW_1,
@@ -186,6 +218,44 @@ SPARSE = Section(
             valid.FRACTION,
             "Smallest fraction of its weights that each layer keeps, for the "
             "distribution `global`.",
+        ),
+        "l1_penalty": Field(
+            1e-4,
+            valid.number(0.0, 1000.0),
+            "Coefficient of the L1 penalty, whose proximal operator is applied after "
+            "every step.",
+        ),
+        "threshold_logit": Field(
+            -12.0,
+            valid.number(-1e5, 1e5),
+            "Initial threshold of each layer, as the argument of a sigmoid; "
+            "`optimizer.weight_decay` raises it.",
+        ),
+        "mask_logit": Field(
+            -0.01,
+            valid.number(-100.0, 100.0),
+            "Initial value of the soft masks, as the argument of a sigmoid.",
+        ),
+        "mask_penalty": Field(
+            1e-8,
+            valid.number(0.0, 1000.0),
+            "Coefficient of the penalty on the sum of the soft masks.",
+        ),
+        "final_temperature": Field(
+            200.0,
+            valid.number(1.0, 1e6),
+            "Factor of the sigmoid's argument at `sparse.end_step`; 1 at the start.",
+        ),
+        "train_others": Field(
+            False,
+            valid.FLAG,
+            "Whether parameters that are not prunable, such as biases, are trained "
+            "instead of keeping their initial values.",
+        ),
+        "score_penalty": Field(
+            1e-4,
+            valid.number(0.0, 1000.0),
+            "Coefficient of the penalty on the sum of the squared scores.",
         ),
         "backward_sparsity": Field(
             0.5,

@@ -1,0 +1,108 @@
+"""Reparameterizations, and their parts: leaf by leaf, and as one tree of each part."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from jaxtyping import Array
+
+from jaxsparse.types import Params, Step
+
+# What the weights of one leaf are computed from, by name.
+Parts = dict[str, Array]
+OTHERS = "others"  # name of the leaves that are trained directly
+
+
+class Reparameterization(NamedTuple):
+    """How the weights of a leaf are computed from other, trained parameters.
+
+    All functions are called for one leaf at a time and must be traceable. "Parts" are
+    the arrays that a leaf is computed from, as a dict from name to array.
+
+    Attributes:
+      init: called as `init(weight)` with initial weights; returns the parts whose
+        weights these are.
+      forward: called as `forward(parts, step)`; returns the weights, with the shape of
+        `weight`. Gradients go through it; `pass_gradient` makes them straight-through
+        ones.
+      frozen: names of the parts that are not trained.
+      penalty: called as `penalty(parts, step)`; returns a scalar whose gradient is
+        added to that of the loss. None for no penalty.
+      adjust: called as `adjust(parts, step)` after each step of the optimizer; returns
+        the parts to go on with, also frozen ones. None to change nothing.
+    """
+
+    init: Callable[[Array], Parts]
+    forward: Callable[[Parts, Step], Array]
+    frozen: tuple[str, ...] = ()
+    penalty: Callable[[Parts, Step], Array] | None = None
+    adjust: Callable[[Parts, Step], Parts] | None = None
+
+
+# Called with the parameters; returns the reparameterization of each leaf by its name.
+ByName = Callable[[Params], Mapping[str, Reparameterization]]
+
+
+def split(maps: list[Any], parts: list[Parts]) -> tuple[list[Parts], list[Parts]]:
+    """Separates the parts of each leaf into trained and frozen ones.
+
+    Args:
+      maps: the reparameterization of each leaf; None where it has none.
+      parts: the parts of each leaf.
+
+    Returns:
+      The trained parts and the frozen parts of each leaf.
+    """
+    frozen = [() if each is None else each.frozen for each in maps]
+    return (
+        [
+            {name: part for name, part in own.items() if name not in names}
+            for own, names in zip(parts, frozen, strict=True)
+        ],
+        [
+            {name: part for name, part in own.items() if name in names}
+            for own, names in zip(parts, frozen, strict=True)
+        ],
+    )
+
+
+def with_others(maps: list[Any], parts: list[Parts], leaves: list[Any]) -> list[Parts]:
+    """Adds the leaves that are trained directly.
+
+    Args:
+      maps: the reparameterization of each leaf; None where it has none.
+      parts: the parts of each leaf, none for these.
+      leaves: the leaves, or their gradients.
+    """
+    return [
+        {OTHERS: leaf} if each is None else own
+        for each, own, leaf in zip(maps, parts, leaves, strict=True)
+    ]
+
+
+def to_trees(parts: list[Parts], structure: Any) -> dict[str, Any]:
+    """Makes one tree of each part, with None where a leaf lacks it.
+
+    Args:
+      parts: the parts of each leaf.
+      structure: the structure of the parameters.
+    """
+    # The part comes first, so that the paths of its leaves end like those of the
+    # parameters: `state_reset` and `sharding` match them by this.
+    names = sorted({name for own in parts for name in own})
+    return {
+        name: structure.unflatten([own.get(name) for own in parts]) for name in names
+    }
+
+
+def by_leaf(trees: dict[str, Any], structure: Any) -> list[Parts]:
+    """Lists the parts of each leaf, the inverse of `to_trees`.
+
+    Args:
+      trees: by name of the part, a tree of it.
+      structure: the structure of the parameters.
+    """
+    columns = {name: structure.flatten_up_to(parts) for name, parts in trees.items()}
+    return [
+        {name: column[i] for name, column in columns.items() if column[i] is not None}
+        for i in range(structure.num_leaves)
+    ]
