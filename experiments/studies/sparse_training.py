@@ -99,7 +99,7 @@ def section(
     title, frame = TITLES[setting], accuracy_frame(measured)
     curves = _curves(measured, "curve")
     layers = pd.DataFrame({name: m["layers"] for name, m in measured.items()}).T
-    costs = flop_costs.draw(_costs(measured), title=title)
+    costs = flop_costs.draw(training_costs(measured), title=title)
     return report_lib.Section(
         name=setting,
         title=title,
@@ -133,8 +133,12 @@ def section(
     )
 
 
-def _costs(measured: Mapping[str, Any]) -> pd.DataFrame:
-    """Tabulates accuracy and training FLOPs, for `flop_costs.draw`."""
+def training_costs(measured: Mapping[str, Any]) -> pd.DataFrame:
+    """Tabulates accuracy and training FLOPs, for `flop_costs.draw`.
+
+    Args:
+      measured: measurements by variant.
+    """
     columns = ["label", "run", "level", "replicate"]
     columns += ["test_accuracy", "training_multiple"]
     rows = [

@@ -105,8 +105,8 @@ def register_method(
       label: name in reports; "" for `name`.
       **more: further attributes of `MethodSpec`: `receives` (`("key",)` for a random
         key), `records`, `requires`, `reads`, `distribution`, `keeps_counts`, `grows`,
-        `chooses`; and those of `MaskTiming`: `updates_masks`, `first_update`,
-        `include_end`, `finishes_at`.
+        `chooses`, `gradient`; and those of `MaskTiming`: `updates_masks`,
+        `first_update`, `include_end`, `finishes_at`.
 
     Returns:
       The function, unchanged.

@@ -79,7 +79,7 @@ def make(
             run.stage.stop,
             account.updates,
             account.gradient,
-            _counter(run.trainer.epoch),
+            example_counter(run.trainer.epoch),
             None if trained is None else flops.densities(trained[r]),
             account.growth_examples,
         )
@@ -100,8 +100,12 @@ def _densities(layers: Mapping[str, list[int]]) -> dict[str, float]:
     return {name: kept / max(1, total) for name, (kept, total) in layers.items()}
 
 
-def _counter(epoch: EpochSpec) -> Callable[[int], int]:
-    """Returns the function from a training step to the examples before it."""
+def example_counter(epoch: EpochSpec) -> Callable[[int], int]:
+    """Returns the function from a training step to the examples before it.
+
+    Args:
+      epoch: sizes of the batches of an epoch.
+    """
     each = (epoch.steps - 1) * epoch.batch_size + epoch.last_batch
 
     def examples(step: int) -> int:
@@ -135,7 +139,7 @@ def _training(
 ) -> Record:
     """Returns the fields of training."""
     once = plan_lib.ticket(plan, 0).stop
-    examples = _counter(run.trainer.epoch)(once)
+    examples = example_counter(run.trainer.epoch)(once)
     dense = flops.training(account.macs, [flops.Segment(examples, {})])
     total = None if before is None else before + stage
     return {

@@ -160,7 +160,7 @@ def test_gradual_pruning_is_between_dense_and_sparse(tmp_path: Path) -> None:
     counted = {
         s["step"]: {k: a / b for k, (a, b) in s["layers"].items()} for s in stats
     }
-    examples = flop_records._counter(made.trainer.epoch)
+    examples = flop_records.example_counter(made.trainer.epoch)
     total = 0.0
     density = counted[0]
     for step in range(row["step"]):
