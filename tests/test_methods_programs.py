@@ -153,9 +153,8 @@ def run_vmap(method: str, partner: str) -> None:
     )
     batches = np.stack([make_batches()] * 2, axis=1)
     traced = jax.jit(step).trace(params, states, batches[0])
-    skips = bool(METHODS[method].rests)
     none = method == "fixed" or METHODS[method].latent
-    assert str(traced.jaxpr).count("= cond[") == (1 if none else 2 + skips)
+    assert str(traced.jaxpr).count("= cond[") == (1 if none else 2)
     step = traced.lower().compile(compiler_options=PLAINLY)
     assert " conditional(" in step.as_text()
     first = params, states

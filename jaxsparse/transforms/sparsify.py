@@ -180,47 +180,41 @@ def sparsify(
 
         # Reset inside a cond: `inner.init` and a pass over the whole optimizer state
         # would otherwise be paid at every step.
-        def reset(old: optax.OptState) -> tuple[optax.OptState, Masks]:
+        def reset(old: optax.OptState) -> optax.OptState:
             first = inner.init(params_in)
-            kept = state_reset.reset_outside(_survivors(state, new), old, first)
-            return kept, new.masks
+            return state_reset.reset_outside(_survivors(state, new), old, first)
 
-        inner_state, previous = jax.lax.cond(
-            due | state.replaced,
-            reset,
-            lambda old: (old, state.previous),
-            state.inner_state,
+        inner_state = jax.lax.cond(
+            due | state.replaced, reset, lambda old: old, state.inner_state
         )
 
         def step_inner(old: optax.OptState) -> tuple[Params, optax.OptState]:
             masked = masks_lib.apply(new.masks, grads)
             return inner.update(masked, old, params_in, **extra)
 
+        updates, stepped = step_inner(inner_state)
         if skip_update and update_masks is not None:
-            template, state_template = jax.eval_shape(step_inner, inner_state)
-            updates, inner_state = jax.lax.cond(
-                due,
-                # A step may widen the state: that of bfloat16 weights becomes float32
-                # if the gradient is float32. Both branches must return the same dtypes,
-                # so a skipped step widens the state too.
-                lambda old: (
-                    jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), template),
-                    jax.tree.map(_as_dtype_of, old, state_template),
-                ),
-                step_inner,
-                inner_state,
+            # Selects: a conditional would copy updates and state at every step.
+            updates = jax.tree.map(
+                lambda u: jnp.where(due, jnp.zeros_like(u), u), updates
             )
-        else:
-            updates, inner_state = step_inner(inner_state)
+            # A step may widen the state: that of bfloat16 weights becomes float32 if
+            # the gradient is float32. A skipped step widens it too.
+            stepped = jax.tree.map(
+                lambda old, new: jnp.where(due, _as_dtype_of(old, new), new),
+                inner_state,
+                stepped,
+            )
         return _leave(param_masks, updates, params, zeroed), SparsifyState(
             step=optax.safe_increment(state.step),
             key=state.key,
             masks=new.masks,
-            previous=previous,
+            # Equal already where masks did not change. A copy, for donation.
+            previous=jax.tree.map(jnp.copy, new.masks),
             replaced=jnp.zeros_like(state.replaced),
             skipped_updates=state.skipped_updates + skipped,
             memory=new.memory,
-            inner_state=inner_state,
+            inner_state=stepped,
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
