@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import jax
-
 from jaxsparse import multihost
 from jaxsparse.lottery import instability
 from jaxsparse.lottery import plan as plan_lib
@@ -80,10 +78,7 @@ def pair_records(saved: SavedStates, run: StageRun, ends: Any) -> list[Record]:
     """
     found, copies = [], saved.plan.children.copies
     for a, b in instability.pairs(copies):
-        # Child c of replicate r has index r * copies + c.
-        first, second = (
-            jax.tree.map(lambda leaf, c=c: leaf[c::copies], ends) for c in (a, b)
-        )
+        first, second = (instability.of_child(ends, copies, c) for c in (a, b))
         measured = saved.experiment.instability.compare(first, second)
         for replicate, row in enumerate(measured):
             place = {"replicate": replicate, "pair": [a, b]}
