@@ -41,6 +41,7 @@ register_score(
 
 # Fields of the section "sparse" that several methods read.
 _WHERE = ("sparsity", "distribution", "prunable", "dense")
+_STORED = (*_WHERE, "pack_masks")  # by methods that store sparse weights
 _AROUND = ("layer_sparsity", "first_layer_dense", "last_layer_dense")
 _WHEN = ("begin_step", "end_step", "update_every")
 _DROP = ("drop_fraction", "drop_schedule", "allow_regrow", "zero_regrown")
@@ -69,7 +70,7 @@ register_method(
 register_method(
     "static",
     f"{_TRANSFORMS}fixed",
-    reads=(*_WHERE, *_AROUND, *_CHOSEN, "structure"),
+    reads=(*_STORED, *_AROUND, *_CHOSEN, "structure"),
     updates_masks=False,
     keeps_counts=True,
     chooses=(
@@ -81,7 +82,7 @@ register_method(
 register_method(
     "gmp",
     f"{_TRANSFORMS}gradual_magnitude",
-    arguments=(*_WHERE, *_WHEN, *_GRADUAL),
+    arguments=(*_STORED, *_WHEN, *_GRADUAL),
     records=_RAMP,
     reads=_AROUND,
     receives=("axes",),
@@ -95,7 +96,7 @@ register_method(
 register_method(
     "one_shot",
     f"{_TRANSFORMS}one_shot_magnitude",
-    arguments={field: field for field in (*_WHERE, "structure", "min_layer_density")}
+    arguments={field: field for field in (*_STORED, "structure", "min_layer_density")}
     | {"begin_step": "step"},
     records=_LAYERS,
     reads=_AROUND,
@@ -109,7 +110,7 @@ register_method(
 register_method(
     "set",
     f"{_TRANSFORMS}sparse_evolution",
-    arguments=(*_WHERE, *_WHEN, *_DROP, "drop_by_sign", "skip_update"),
+    arguments=(*_STORED, *_WHEN, *_DROP, "drop_by_sign", "skip_update"),
     records=_LAYERS | {"updates": f"{_TRANSFORMS}SparseEvolutionOptions"},
     reads=_AROUND,
     label="SET",
@@ -119,7 +120,7 @@ register_method(
 register_method(
     "rigl",
     f"{_TRANSFORMS}rigl",
-    arguments=(*_WHERE, *_WHEN, *_DROP, "structure", "grow", "skip_update"),
+    arguments=(*_STORED, *_WHEN, *_DROP, "structure", "grow", "skip_update"),
     records=_LAYERS | {"updates": f"{_TRANSFORMS}RigLOptions"},
     reads=(*_AROUND, *_GROWTH),
     label="RigL",
@@ -129,7 +130,7 @@ register_method(
 register_method(
     "mest",
     f"{_TRANSFORMS}mest",
-    arguments=(*_WHERE, *_WHEN, *_DROP, "structure", "soft_bound"),
+    arguments=(*_STORED, *_WHEN, *_DROP, "structure", "soft_bound"),
     records=_LAYERS | {"updates": f"{_TRANSFORMS}MESTOptions"},
     reads=_AROUND,
     label="MEST",
@@ -140,7 +141,7 @@ register_method(
 register_method(
     "snfs",
     f"{_TRANSFORMS}snfs",
-    arguments=(*_WHERE, *_WHEN, *_DROP, "skip_update"),
+    arguments=(*_STORED, *_WHEN, *_DROP, "skip_update"),
     records=_LAYERS | {"updates": f"{_TRANSFORMS}SNFSOptions"},
     reads=_AROUND,
     label="SNFS",
@@ -151,7 +152,7 @@ register_method(
     "granet",
     f"{_TRANSFORMS}granet",
     arguments=(
-        *(*_WHERE, *_WHEN, "drop_fraction", "drop_schedule", "zero_regrown"),
+        *(*_STORED, *_WHEN, "drop_fraction", "drop_schedule", "zero_regrown"),
         *("schedule", "initial_sparsity", "min_layer_density"),
     ),
     records=_LAYERS | {"updates": f"{_TRANSFORMS}GraNetOptions"},
@@ -167,7 +168,7 @@ register_method(
 register_method(
     "ac_dc",
     f"{_TRANSFORMS}ac_dc",
-    arguments=(*_WHERE, *_WHEN, "structure", "min_layer_density"),
+    arguments=(*_STORED, *_WHEN, "structure", "min_layer_density"),
     records=_LAYERS,
     reads=_AROUND,
     receives=("axes",),

@@ -168,7 +168,9 @@ def make_wrap(
     method = config_lib.METHODS.find(c.method)
     # Fixed masks are chosen elsewhere: on the initial weights, or after each level.
     if not method.timing.updates_masks and method.is_built_in:
-        return lambda inner, key: transforms.fixed(inner, prunable=prunable(config))
+        return lambda inner, key: transforms.fixed(
+            inner, prunable=prunable(config), pack_masks=c.pack_masks
+        )
     _check_end(c, length)
     values = {
         "dense": (*c.dense, *dense),
