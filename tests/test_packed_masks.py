@@ -162,3 +162,30 @@ def test_codes_are_sharded_like_their_weights() -> None:
     assert found["kernel"].packed == jax.P("data")
     # The packed axis is sharded, and its bytes need not be divisible.
     assert found["other"]["kernel"].packed == jax.P()
+
+
+def test_skipped_steps_are_differentiated_in_both_directions() -> None:
+    """By a learning rate, through mask updates that skip the step of momentum."""
+
+    def final(rate: Any) -> Any:
+        inner = optax.sgd(rate, momentum=0.9)
+        tx = transforms.rigl(inner, sparsity=0.5, **WHEN)
+
+        def body(carry: Any, _: None) -> Any:
+            params, state = carry
+            grads = jax.tree.map(lambda leaf: leaf - 0.5, params)
+            updates, state = tx.update(grads, state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        start = (PARAMS, tx.init(PARAMS))
+        (params, _), _ = jax.lax.scan(body, start, None, length=6)
+        return sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(params))
+
+    rate, step = jnp.float32(0.01), 1e-3
+    backward, (_, forward) = (
+        jax.grad(final)(rate),
+        jax.jvp(final, (rate,), (jnp.float32(1),)),
+    )
+    difference = (final(rate + step) - final(rate - step)) / (2 * step)
+    assert abs(difference) > 1
+    np.testing.assert_allclose([backward, forward], difference, rtol=0.01, atol=0)
