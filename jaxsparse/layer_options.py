@@ -37,6 +37,9 @@ class LayerOptions:
         weights. Nothing can warn of that inside a compiled step: in a training loop of
         your own, pass a density above 0, or call `layer_counts.warn_if_empty` with the
         masks after the last mask update.
+      pack_masks: whether the state stores two bits for each weight in place of a byte.
+        Training is bit for bit the same; every step unpacks them. Only for methods that
+        store sparse weights, those that call `transforms.sparsify`.
       prunable: which leaves have masks: a function of a leaf's name and the leaf, or
         shell patterns of leaf names, where a pattern that begins with "!" excludes
         leaves. The default selects leaves called kernel, weight, w or embedding that
@@ -61,6 +64,7 @@ class LayerOptions:
     dense: tuple[str, ...] = ()
     structure: select.Structure | None = None
     min_layer_density: float = 0.0
+    pack_masks: bool = False
     prunable: Prunable = masks.is_kernel
     axes: fan_axes.Axes = None
 

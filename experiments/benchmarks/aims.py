@@ -151,7 +151,7 @@ AIMS = (
         minus="A mask update: 11,* / SET / milliseconds / without",
     ),
     *(_state(method, "<= 0.28") for method in ("fixed", "magnitude, global", "RigL")),
-    _state("packed masks", "<= 0.07"),
+    *(_state(f"{method}, packed masks", "<= 0.07") for method in ("fixed", "RigL")),
 )
 
 

@@ -1,5 +1,6 @@
 """The size of the state that sparse optimizers add, without computing anything."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +17,13 @@ METHODS: dict[str, mask_updates.Wrap] = {
     "magnitude, global": mask_updates.METHODS["magnitude, global"],
     "RigL": mask_updates.rigl,
 }
-ABSENT = {"packed masks": "not measured: no transform keeps its masks packed"}
+_PACKED = {"layers": transforms.LayerOptions(pack_masks=True)}
+METHODS |= {
+    "fixed, packed masks": lambda inner, every: transforms.fixed(
+        inner, pack_masks=True
+    ),
+    "RigL, packed masks": functools.partial(mask_updates.rigl, **_PACKED),
+}
 
 
 def measure(
@@ -48,10 +55,9 @@ def measure(
     rows = [
         (name, f"{size:,}", f"{size / weights:.3f}") for name, size in added.items()
     ]
-    rows += [(name, reason, "") for name, reason in ABSENT.items()]
     title = f"State beyond the optimizer's: {weights // 4:,} weights"
     header = ("", "bytes", "share of the float32 weights")
-    data = {"share": shares, "absent": ABSENT}
+    data = {"share": shares}
     return [Table(title, header, rows, "Around SGD with momentum.", data)]
 
 

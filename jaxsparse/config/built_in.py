@@ -39,6 +39,7 @@ register_score(
 
 # Fields of the section "sparse" that several methods read.
 _WHERE = ("sparsity", "distribution", "prunable", "dense")
+_STORED = (*_WHERE, "pack_masks")  # by methods that store sparse weights
 _AROUND = ("layer_sparsity", "first_layer_dense", "last_layer_dense")
 _WHEN = ("begin_step", "end_step", "update_every")
 _DROP = ("drop_fraction", "drop_schedule", "allow_regrow", "zero_regrown")
@@ -68,7 +69,7 @@ register_method(
 register_method(
     "static",
     f"{_TRANSFORMS}fixed",
-    reads=(*_WHERE, *_AROUND, *_CHOSEN, "structure"),
+    reads=(*_STORED, *_AROUND, *_CHOSEN, "structure"),
     updates_masks=False,
     keeps_counts=True,
     chooses=(
@@ -80,7 +81,7 @@ register_method(
 register_method(
     "gmp",
     f"{_TRANSFORMS}gradual_magnitude",
-    arguments=(*_WHERE, *_WHEN, *_GRADUAL),
+    arguments=(*_STORED, *_WHEN, *_GRADUAL),
     records=_RAMP,
     reads=_AROUND,
     receives=("axes",),
@@ -95,7 +96,7 @@ register_method(
 register_method(
     "one_shot",
     f"{_TRANSFORMS}one_shot_magnitude",
-    arguments={field: field for field in (*_WHERE, "structure", "min_layer_density")}
+    arguments={field: field for field in (*_STORED, "structure", "min_layer_density")}
     | {"begin_step": "step"},
     records=_LAYERS,
     reads=_AROUND,
@@ -110,7 +111,7 @@ register_method(
 register_method(
     "set",
     f"{_TRANSFORMS}sparse_evolution",
-    arguments=(*_WHERE, *_WHEN, *_DROP, "drop_by_sign", "skip_update"),
+    arguments=(*_STORED, *_WHEN, *_DROP, "drop_by_sign", "skip_update"),
     records=_LAYERS | {"updates": f"{_TRANSFORMS}SparseEvolutionOptions"},
     reads=_AROUND,
     gradient="active",
@@ -121,7 +122,7 @@ register_method(
 register_method(
     "rigl",
     f"{_TRANSFORMS}rigl",
-    arguments=(*_WHERE, *_WHEN, *_DROP, "structure", "grow", "skip_update"),
+    arguments=(*_STORED, *_WHEN, *_DROP, "structure", "grow", "skip_update"),
     records=_LAYERS | {"updates": f"{_TRANSFORMS}RigLOptions"},
     reads=(*_AROUND, *_GROWTH),
     gradient="updates",
@@ -132,7 +133,7 @@ register_method(
 register_method(
     "mest",
     f"{_TRANSFORMS}mest",
-    arguments=(*_WHERE, *_WHEN, *_DROP, "structure", "soft_bound"),
+    arguments=(*_STORED, *_WHEN, *_DROP, "structure", "soft_bound"),
     records=_LAYERS | {"updates": f"{_TRANSFORMS}MESTOptions"},
     reads=_AROUND,
     gradient="active",
@@ -144,7 +145,7 @@ register_method(
 register_method(
     "snfs",
     f"{_TRANSFORMS}snfs",
-    arguments=(*_WHERE, *_WHEN, *_DROP, "skip_update"),
+    arguments=(*_STORED, *_WHEN, *_DROP, "skip_update"),
     records=_LAYERS | {"updates": f"{_TRANSFORMS}SNFSOptions"},
     reads=_AROUND,
     gradient="always",
@@ -156,7 +157,7 @@ register_method(
     "granet",
     f"{_TRANSFORMS}granet",
     arguments=(
-        *(*_WHERE, *_WHEN, "drop_fraction", "drop_schedule", "zero_regrown"),
+        *(*_STORED, *_WHEN, "drop_fraction", "drop_schedule", "zero_regrown"),
         *("schedule", "initial_sparsity", "min_layer_density"),
     ),
     records=_LAYERS | {"updates": f"{_TRANSFORMS}GraNetOptions"},
@@ -174,7 +175,7 @@ register_method(
 register_method(
     "ac_dc",
     f"{_TRANSFORMS}ac_dc",
-    arguments=(*_WHERE, *_WHEN, "structure", "min_layer_density"),
+    arguments=(*_STORED, *_WHEN, "structure", "min_layer_density"),
     records=_LAYERS,
     reads=_AROUND,
     receives=("axes",),

@@ -215,7 +215,9 @@ def make_wrap(
     # Fixed masks are chosen elsewhere: on the initial weights, or after each level.
     if not method.timing.updates_masks and method.is_built_in:
         return lambda inner, key: transforms.fixed(
-            reparameterized(inner), prunable=prunable(config)
+            reparameterized(inner),
+            prunable=prunable(config),
+            pack_masks=c.pack_masks,
         )
     _check_end(c, length)
     values = {

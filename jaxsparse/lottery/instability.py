@@ -16,11 +16,13 @@ References:
   Hypothesis, 2020, arXiv:1912.05671, section 2 and algorithm 1.
 """
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key
+import numpy as np
+from jaxtyping import Array, Int, Key
 
 from jaxsparse import arguments
 
@@ -38,6 +40,12 @@ def data_keys(keys: Key[Array, "r"], count: int) -> Key[Array, "n"]:
       Typed random keys [r * count], the copies of a replicate next to each other.
       Increasing `count` does not change the keys of the first copies.
     """
+    return _data_keys(keys, count)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _data_keys(keys: Key[Array, "r"], count: int) -> Key[Array, "n"]:
+    """Derives the keys of `data_keys`."""
     numbers = jnp.arange(1, count + 1, dtype=jnp.uint32)
 
     def of(key: Key[Array, ""]) -> Key[Array, "c"]:
@@ -57,7 +65,36 @@ def copies(tree: Any, count: int) -> Any:
       tree: arrays with a leading replicate axis, possibly typed random keys.
       count: number of copies per replicate.
     """
+    return _copies(tree, count)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _copies(tree: Any, count: int) -> Any:
+    """Repeats all leaves by one program."""
     return jax.tree.map(lambda leaf: jnp.repeat(leaf, count, axis=0), tree)
+
+
+@arguments.check(count=arguments.integer(1), child=arguments.integer(0))
+def of_child(tree: Any, count: int, child: int) -> Any:
+    """Selects the same child of every replicate [r ...] from [r * count ...].
+
+    Args:
+      tree: arrays of all children, those of a replicate next to each other.
+      count: number of children per replicate.
+      child: number of the child, from 0 to `count` - 1.
+    """
+    return _of_child(tree, count, np.int32(child))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _of_child(tree: Any, count: int, child: Int[Array, ""]) -> Any:
+    """Selects a child by a traced number, so that all share one program."""
+    return jax.tree.map(
+        lambda leaf: jax.lax.dynamic_index_in_dim(
+            leaf.reshape(-1, count, *leaf.shape[1:]), child, axis=1, keepdims=False
+        ),
+        tree,
+    )
 
 
 @arguments.check(count=arguments.integer(0))

@@ -70,7 +70,9 @@ def prune(
       >>> [count.num_active for count in masks.layer_counts(ticket).values()]
       [12, 8]
     """
-    layers = layer_options.resolve(layers, function="prune", distribution="global")
+    layers = layer_options.resolve(
+        layers, function="prune", distribution="global", unused=("pack_masks",)
+    )
     everything = masks_lib.ones(params, prunable=layers.prunable)
     axes, dense = fan_axes.of_tree(params, layers.axes), layers.dense
     structure = select.bind(layers.structure, params, axes=axes, dense=dense)

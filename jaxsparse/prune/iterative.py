@@ -97,7 +97,7 @@ def prune_iteratively(
         layers,
         function="prune_iteratively",
         distribution="global",
-        unused=("structure",),
+        unused=("structure", "pack_masks"),
     )
     everything = masks_lib.ones(params, prunable=layers.prunable)
     axes = fan_axes.of_tree(params, layers.axes)

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import jax
-
 from jaxsparse import multihost
 from jaxsparse.lottery import instability
 from jaxsparse.lottery import plan as plan_lib
@@ -91,8 +89,7 @@ def pair_records(saved: SavedStates, run: StageRun, ends: Any) -> list[Record]:
     def network(which: Any) -> Any:
         if which == "parent":
             return parent
-        # Copy c of replicate r has index r * copies + c.
-        return jax.tree.map(lambda leaf: leaf[which::copies], ends)
+        return instability.of_child(ends, copies, which)
 
     pairs: list[tuple[Any, int]] = [*instability.pairs(copies)]
     if parent is not None:

@@ -150,10 +150,16 @@ def stage_keys(saved: SavedStates, stage: Stage) -> Key[Array, "r"]:
     """
     keys = saved.experiment.seeds.data
     if saved.plan.reshuffle:
-        keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, stage.level)
+        keys = _fold_level(keys, np.uint32(stage.level))
     if stage.variant == CHILDREN:
         keys = instability.data_keys(keys, saved.plan.children.copies)
     return keys
+
+
+@jax.jit
+def _fold_level(keys: Key[Array, "r"], level: Any) -> Key[Array, "r"]:
+    """Folds the number of a level into each key."""
+    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, level)
 
 
 def stage_trainer(saved: SavedStates, stage: Stage) -> Trainer:

@@ -17,8 +17,8 @@ from jaxsparse.select.search import Values, search
 # Values to sample for a threshold over all layers, and for that of a single layer.
 POOLED, LAYER = 2**16, 2**12
 # A sample pays where there are at least this many times as many values: it takes as
-# long as two counts of all values, and saves about twenty.
-MIN_RATIO = 32
+# long as about four counts of all values then, and saves about twenty.
+MIN_RATIO = 16
 # Bounds are this many standard deviations of the sample's quantile apart from it.
 MARGIN = 3.0
 

@@ -31,6 +31,7 @@ from jaxtyping import Array, Key
 from jaxsparse import select
 from jaxsparse.layer_options import LayerOptions
 from jaxsparse.transforms import drop, grow, update_schedules
+from jaxsparse.transforms import init_masks as init_masks_lib
 from jaxsparse.transforms.fitting import is_placeholder
 from jaxsparse.transforms.options import DropGrowOptions
 from jaxsparse.transforms.protocols import InitMasks, MaskUpdate
@@ -145,15 +146,14 @@ def drop_and_grow(
     allow_regrow = updates.allow_regrow
 
     def init_memory(params: Params, masks: Masks) -> grow.EverActive:
-        memory = grow.init_exploration(params, masks)
         if not soft_bound:
-            return memory
+            return grow.EverActive()
         # Counts are not shaped like parameters, so `optax.tree.map_params` must not
         # find its placeholder in them.
         if is_placeholder(params):
-            return memory._replace(own=SoftBoundState(0, 0))
+            return grow.EverActive(SoftBoundState(0, 0))
         zeros = jax.tree.map(lambda _: jnp.zeros((), jnp.int32), masks)
-        return memory._replace(own=SoftBoundState(zeros, grow.count(masks)))
+        return grow.EverActive(SoftBoundState(zeros, grow.count(masks)))
 
     def update_masks(
         masks: Masks,
@@ -218,14 +218,13 @@ def drop_and_grow(
             grow.dropped_and_regrown(masks, kept, new) if updates.zero_regrown else None
         )
         own = SoftBoundState(grow_counts, grow.count(new)) if soft_bound else None
-        memory_after = grow.record_exploration(memory, masks, new, own=own)
         return MaskUpdate(
-            new, memory_after, reset=regrown, zeroed=regrown, finite=finite
+            new, memory._replace(own=own), reset=regrown, zeroed=regrown, finite=finite
         )
 
     return sparsify(
         inner,
-        init_masks,
+        init_masks_lib.stored(init_masks, layers),
         update_masks=update_masks,
         update_at=lambda step: update_schedules.should_update(
             spec.update_schedule, step

@@ -1,6 +1,6 @@
 """Performs a mask update if it is due, without branches in the caller's code."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,13 +8,27 @@ from jaxtyping import Array, Bool, Int
 
 from jaxsparse import masks as masks_lib
 from jaxsparse import select
-from jaxsparse.transforms import fitting
-from jaxsparse.transforms.protocols import (
-    MaskUpdate,
-    UpdateMasks,
-)
+from jaxsparse.transforms import fitting, mask_codes
+from jaxsparse.transforms.protocols import MaskUpdate, UpdateMasks
 from jaxsparse.transforms.state import SparsifyState
 from jaxsparse.types import Masks, Params
+
+
+class Changes(NamedTuple):
+    """What a mask update changes.
+
+    Attributes:
+      codes: codes of the weights after the update, see `mask_codes`.
+      memory: the method's own state after it.
+      zeroed: masks of weights whose value restarts from zero although they are active
+        before and after, or None if there are none.
+      skipped: number of skipped mask updates, 0 or 1; int32.
+    """
+
+    codes: Any
+    memory: Any
+    zeroed: Masks | None
+    skipped: Int[Array, ""]
 
 
 def update_masks_if_due(
@@ -25,7 +39,7 @@ def update_masks_if_due(
     params: Params,
     extra: dict[str, Any],
     impl: Any,
-) -> tuple[MaskUpdate, Int[Array, ""]]:
+) -> Changes:
     """Performs the mask update if it is due (step 1 of `sparsify`).
 
     Args:
@@ -38,19 +52,19 @@ def update_masks_if_due(
       impl: PRNG implementation of the key in `state`, or None.
 
     Returns:
-      The mask update, or the current masks and memory if no update is due or a score is
-      not finite; and the number of skipped mask updates, 0 or 1.
+      The changes; none if no update is due, and none of the masks and of the memory if
+      a score is not finite.
     """
     zero = jnp.zeros((), jnp.int32)
     if update_masks is None:
-        return MaskUpdate(state.masks, state.memory), zero
-    no_weights = jax.tree.map(jnp.zeros_like, state.masks)
+        return Changes(state.codes, state.memory, None, zero)
     key_data = state.key
 
-    def run_update(memory: Any) -> tuple[MaskUpdate, Int[Array, ""]]:
-        weights = masks_lib.apply(state.masks, params)
+    def run_update(codes: Any, memory: Any) -> Changes:
+        masks = mask_codes.active(codes)
+        weights = masks_lib.apply(masks, params)
         new = update_masks(
-            state.masks,
+            masks,
             weights,
             grads(weights) if fitting.is_function(grads) else grads,
             step=state.step,
@@ -61,10 +75,16 @@ def update_masks_if_due(
             inner_state=state.inner_state,
             **extra,
         )
-        finite = select.all_finite(weights, state.masks)
+        finite = select.all_finite(weights, masks)
         if new.finite is not None:
             finite &= new.finite
-        old = _unchanged(new, state.masks, memory, no_weights)
+        no_weights = jax.tree.map(jnp.zeros_like, masks)
+        old = MaskUpdate(
+            masks,
+            memory,
+            reset=None if new.reset is None else no_weights,
+            zeroed=None if new.zeroed is None else no_weights,
+        )
         # A select: `finite` may differ between replicates, so a cond would become a
         # select under vmap anyway.
         chosen = jax.tree.map(
@@ -72,30 +92,18 @@ def update_masks_if_due(
             new._replace(finite=None),
             old,
         )
-        return chosen, jnp.where(finite, zero, 1)
+        codes = mask_codes.change(
+            codes, chosen.masks, replaced=state.replaced, reset=chosen.reset
+        )
+        skipped = jnp.where(finite, zero, 1)
+        return Changes(codes, chosen.memory, chosen.zeroed, skipped)
 
     # Both branches of the cond must return the same structure, and only a trace shows
-    # whether the method sets `reset` and `zeroed`.
-    unused, _ = jax.eval_shape(run_update, state.memory)
+    # whether the method sets `zeroed`.
+    zeroed = jax.eval_shape(run_update, state.codes, state.memory).zeroed
 
-    def keep_masks(memory: Any) -> tuple[MaskUpdate, Int[Array, ""]]:
-        return _unchanged(unused, state.masks, memory, no_weights), zero
+    def keep_masks(codes: Any, memory: Any) -> Changes:
+        none = jax.tree.map(lambda mask: jnp.zeros(mask.shape, bool), zeroed)
+        return Changes(codes, memory, none, zero)
 
-    return jax.lax.cond(due, run_update, keep_masks, state.memory)
-
-
-def _unchanged(new: Any, masks: Masks, memory: Any, no_weights: Masks) -> MaskUpdate:
-    """Returns a mask update that changes nothing, with the same fields set as `new`.
-
-    Args:
-      new: a mask update, perhaps abstract; only which fields are None is used.
-      masks: the current masks.
-      memory: the method's current state.
-      no_weights: masks that are False everywhere.
-    """
-    return MaskUpdate(
-        masks,
-        memory,
-        reset=None if new.reset is None else no_weights,
-        zeroed=None if new.zeroed is None else no_weights,
-    )
+    return jax.lax.cond(due, run_update, keep_masks, state.codes, state.memory)

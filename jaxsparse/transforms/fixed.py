@@ -6,7 +6,8 @@ import optax
 
 from jaxsparse import masks as masks_lib
 from jaxsparse import tree
-from jaxsparse.layer_options import Prunable
+from jaxsparse.layer_options import LayerOptions, Prunable
+from jaxsparse.transforms import init_masks as init_masks_lib
 from jaxsparse.transforms.sparsify import sparsify
 from jaxsparse.types import Masks, Params
 
@@ -16,6 +17,7 @@ def fixed(
     *,
     masks: Masks | None = None,
     prunable: Prunable = masks_lib.is_kernel,
+    pack_masks: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """Trains with masks that never change: tickets, and pruning at initialization.
 
@@ -28,6 +30,8 @@ def fixed(
         name and the leaf, or shell patterns of leaf names, where a pattern that begins
         with "!" excludes leaves. The default selects leaves called kernel, weight, w or
         embedding that have a floating-point dtype and at least two axes.
+      pack_masks: whether the state stores two bits for each weight in place of a byte.
+        Training is bit for bit the same; every step unpacks them.
 
     Returns:
       The wrapped optimizer, which keeps weights outside the masks at exactly zero.
@@ -42,8 +46,10 @@ def fixed(
       >>> opt_state = tx.init(params)
       >>> params = masks.apply(ticket, params)  # updates keep the zeros
     """
+    layers = LayerOptions(pack_masks=pack_masks)
     if masks is None:
-        return sparsify(inner, lambda params: masks_lib.ones(params, prunable=prunable))
+        dense = lambda params: masks_lib.ones(params, prunable=prunable)  # noqa: E731
+        return sparsify(inner, init_masks_lib.stored(dense, layers))
     if prunable is not masks_lib.is_kernel:
         raise ValueError(
             f"prunable: expected no value together with masks, which are None where a "
@@ -57,4 +63,4 @@ def fixed(
         # A copy: donating the state must not delete the caller's masks.
         return jax.tree.map(jnp.copy, fitted)
 
-    return sparsify(inner, init_masks)
+    return sparsify(inner, init_masks_lib.stored(init_masks, layers))

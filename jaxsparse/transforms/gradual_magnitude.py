@@ -10,6 +10,7 @@ import optax
 from jaxsparse import arguments, layer_options
 from jaxsparse import masks as masks_lib
 from jaxsparse.layer_options import LayerOptions
+from jaxsparse.transforms import init_masks as init_masks_lib
 from jaxsparse.transforms import magnitude, update_schedules
 from jaxsparse.transforms.options import SparsityRamp
 from jaxsparse.transforms.protocols import MaskUpdate
@@ -106,7 +107,7 @@ def gradual_magnitude(
 
     return sparsify(
         inner,
-        init_masks,
+        init_masks_lib.stored(init_masks, layers),
         update_masks=update_masks,
         update_at=lambda step: update_schedules.should_update(update_schedule, step),
     )

@@ -201,10 +201,7 @@ def granet(
         regrown = (
             grow.dropped_and_regrown(masks, kept, new) if updates.zero_regrown else None
         )
-        memory_after = grow.record_exploration(memory, masks, new)
-        return MaskUpdate(
-            new, memory_after, reset=regrown, zeroed=regrown, finite=finite
-        )
+        return MaskUpdate(new, memory, reset=regrown, zeroed=regrown, finite=finite)
 
     def update_at(step: Step) -> Bool[Array, ""]:
         # Pruning ends at `end_step`, regrowth at `stop_step`.
@@ -214,8 +211,8 @@ def granet(
 
     return sparsify(
         inner,
-        init_masks,
+        init_masks_lib.stored(init_masks, layers),
         update_masks=update_masks,
         update_at=update_at,
-        init_memory=grow.init_exploration,
+        init_memory=lambda params, masks: grow.EverActive(),
     )

@@ -15,61 +15,28 @@ from jaxtyping import Array, Bool, Key
 
 from jaxsparse import masks as masks_lib
 from jaxsparse import scores, select, tree
-from jaxsparse.transforms import update_schedules
+from jaxsparse.transforms import mask_codes, update_schedules
 from jaxsparse.transforms.state import find
 from jaxsparse.transforms.update_schedules import UpdateSchedule
-from jaxsparse.types import Counts, Grads, Masks, Params, Scores, Step
+from jaxsparse.types import Counts, Grads, Masks, Scores, Step
 
 Ratio = tuple[Array, Array]
 
 
 class EverActive(NamedTuple):
-    """Memory of a dynamic method.
+    """Memory of a dynamic method, whose type says that exploration is measured.
+
+    The codes in the state of `sparsify` tell which weights were ever active.
 
     Attributes:
-      ever: masks of the weights that were active before or after some mask update.
       own: further state of the method, or None.
     """
 
-    ever: Masks
     own: Any = None
 
 
-def init_exploration(params: Params, masks: Masks) -> EverActive:
-    """Makes the initial memory, in which no weight counts as ever active.
-
-    The initial masks are not recorded, because `replace_masks` may replace them before
-    training starts. The first mask update records the masks it finds.
-
-    Args:
-      params: not used; part of the signature that `sparsify` calls.
-      masks: the initial masks; only their nesting and shapes are used.
-    """
-    del params
-    return EverActive(jax.tree.map(jnp.zeros_like, masks))
-
-
-def record_exploration(
-    memory: EverActive, *masks: Masks, own: Any = None
-) -> EverActive:
-    """Adds masks to the record of weights that were ever active.
-
-    Args:
-      memory: the memory so far.
-      *masks: masks to record.
-      own: the method's further state after the update, or None.
-
-    Returns:
-      The new memory.
-    """
-    ever = memory.ever
-    for mask in masks:
-        ever = jax.tree.map(jnp.logical_or, ever, mask)
-    return EverActive(ever, own)
-
-
 def tracks_exploration(opt_state: optax.OptState) -> bool:
-    """Returns whether the method records which weights were ever active.
+    """Returns whether the method is one whose exploration is measured.
 
     If not, `ever_active` returns only the current masks.
 
@@ -94,8 +61,9 @@ def ever_active(opt_state: optax.OptState) -> Masks:
         any depth.
 
     Returns:
-      Masks that include the current ones; only the current ones if the method does not
-      record exploration.
+      Masks that include the current ones; only the current ones if the method is not
+      one whose exploration is measured. Weights that `replace_masks` brought in and
+      took out again without an update between do not count.
 
     Raises:
       ValueError: if `opt_state` contains no sparse optimizer, or more than one.
@@ -108,9 +76,7 @@ def ever_active(opt_state: optax.OptState) -> Masks:
     state = find(opt_state)
     if not tracks_exploration(opt_state):
         return state.masks
-    # The record grows at mask updates only; masks put in since by `replace_masks` would
-    # be missing.
-    return jax.tree.map(jnp.logical_or, state.memory.ever, state.masks)
+    return mask_codes.ever_active(state.codes)
 
 
 def fraction_at(

@@ -10,6 +10,7 @@ from jaxtyping import Array, Key
 from jaxsparse import distributions, fan_axes, rng, scores, select
 from jaxsparse import masks as masks_lib
 from jaxsparse.layer_options import LayerOptions
+from jaxsparse.transforms import mask_codes
 from jaxsparse.transforms.protocols import InitMasks
 from jaxsparse.types import Counts, Masks, Params, RandomKey
 
@@ -80,6 +81,18 @@ def first_key(key: RandomKey | None) -> Key[Array, ""]:
       key: a typed key, raw key data (uint32), or None for the default.
     """
     return jax.random.key(0) if key is None else rng.as_typed(key)
+
+
+def stored(init_masks: InitMasks, layers: LayerOptions) -> InitMasks:
+    """Returns initial masks in the form in which the state is to store them.
+
+    Args:
+      init_masks: makes boolean masks.
+      layers: its `pack_masks` says whether they are packed.
+    """
+    if not layers.pack_masks:
+        return init_masks
+    return lambda params: mask_codes.pack_masks(init_masks(params))
 
 
 def random(

@@ -47,7 +47,8 @@ class InitMasks(Protocol):
 
         Returns:
           Boolean masks with the nesting and shapes of `params`; None where a leaf is
-          not prunable.
+          not prunable. For a state that stores
+          two bits a weight, what `mask_codes.pack_masks` makes of such masks.
         """
 
 

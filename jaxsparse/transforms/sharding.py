@@ -16,7 +16,7 @@ from jaxtyping import PyTree
 
 from jaxsparse import arguments, tree
 from jaxsparse import masks as masks_lib
-from jaxsparse.transforms import state_reset
+from jaxsparse.transforms import mask_codes, state_reset
 from jaxsparse.types import Params
 
 # Shell patterns of leaf names, and the array axis to shard matching leaves along; None
@@ -163,7 +163,9 @@ def state_specs(specs: PyTree[PartitionSpec], params: Shaped, state: Any) -> Any
 
     Returns:
       A PartitionSpec for each leaf of `state`. A leaf belongs to a parameter if its key
-      path ends with the parameter's key path and their shapes are equal. All other
+      path ends with the parameter's key path and their shapes are equal. Packed codes
+      of weights are sharded like the weights, unless these are sharded along the packed
+      axis; such codes are replicated. All other
       leaves are replicated: counters, keys, and optimizer state with other shapes or
       names, such as factored moments and everything that `optax.flatten` wraps.
 
@@ -182,8 +184,18 @@ def state_specs(specs: PyTree[PartitionSpec], params: Shaped, state: Any) -> Any
         sharded, is_leaf=lambda node: isinstance(node, _Sharded)
     )
 
-    def spec_of(path: tuple[Any, ...], leaf: Any) -> PartitionSpec:
-        matched = state_reset.matching_leaf(path, leaf.shape, parameters)
+    def spec_of(path: tuple[Any, ...], leaf: Any) -> Any:
+        if mask_codes.is_packed(leaf):
+            spec, axis = find(path, leaf.shape), len(leaf.shape) + leaf.axis
+            # The packed axis is shorter and need not be divisible.
+            is_divided = axis < len(spec) and spec[axis] is not None
+            return leaf.replace(packed=PartitionSpec() if is_divided else spec)
+        return find(path, leaf.shape)
+
+    def find(path: tuple[Any, ...], shape: tuple[int, ...]) -> PartitionSpec:
+        matched = state_reset.matching_leaf(path, shape, parameters)
         return PartitionSpec() if matched is None else matched.spec
 
-    return jax.tree_util.tree_map_with_path(spec_of, state)
+    return jax.tree_util.tree_map_with_path(
+        spec_of, state, is_leaf=mask_codes.is_packed
+    )

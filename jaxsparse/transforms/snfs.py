@@ -143,7 +143,7 @@ def snfs(
         zero_momentum = masks_lib.tree_map(
             lambda _, leaf: jnp.zeros_like(leaf, jnp.float32), masks, params
         )
-        return grow.init_exploration(params, masks)._replace(own=zero_momentum)
+        return grow.EverActive(zero_momentum)
 
     def observe(memory: grow.EverActive, grads: Grads) -> grow.EverActive:
         def update_momentum(old: Any, grad: Array) -> Any:
@@ -193,14 +193,15 @@ def snfs(
         regrown = (
             grow.dropped_and_regrown(masks, kept, new) if updates.zero_regrown else None
         )
-        memory_after = grow.record_exploration(memory, masks, new, own=memory.own)
         # No `finite`: `observe` keeps the momentum finite, and `sparsify` checks the
         # weights.
-        return MaskUpdate(new, memory_after, reset=regrown, zeroed=regrown)
+        return MaskUpdate(new, memory, reset=regrown, zeroed=regrown)
 
     return sparsify(
         inner,
-        init_masks.random(sparsity=sparsity, layers=layers, key=key),
+        init_masks.stored(
+            init_masks.random(sparsity=sparsity, layers=layers, key=key), layers
+        ),
         update_masks=update_masks,
         update_at=lambda step: update_schedules.should_update(
             spec.update_schedule, step

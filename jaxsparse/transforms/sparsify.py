@@ -18,10 +18,15 @@ import optax
 
 from jaxsparse import arguments, rng
 from jaxsparse import masks as masks_lib
-from jaxsparse.transforms import due_updates, fitting, state_reset
+from jaxsparse.transforms import (
+    due_updates,
+    fitting,
+    mask_codes,
+    skipped_step,
+    state_reset,
+)
 from jaxsparse.transforms.protocols import (
     InitMasks,
-    MaskUpdate,
     Observe,
     UpdateAt,
     UpdateMasks,
@@ -131,15 +136,18 @@ def sparsify(
     def init(params: Params) -> SparsifyState:
         # The placeholder must appear in the state wherever masks do, so that
         # `optax.tree.map_params` treats them like parameters.
-        masks = params if fitting.is_placeholder(params) else init_masks(_fast(params))
+        if fitting.is_placeholder(params):
+            codes = masks = params
+        else:
+            codes = mask_codes.first(init_masks(_fast(params)))
+            masks = mask_codes.active(codes)
         params = masks_lib.apply(_for_params(params, masks), params)
         return SparsifyState(
             step=jnp.zeros((), jnp.int32),
             # Copies, here and below: donating the state must not delete the caller's
             # arrays, and two leaves that share a buffer cannot both be donated.
             key=None if typed is None else jnp.copy(jax.random.key_data(typed)),
-            masks=masks,
-            previous=jax.tree.map(jnp.copy, masks),
+            codes=codes,
             replaced=jnp.zeros((), bool),
             skipped_updates=jnp.zeros((), jnp.int32),
             memory=None if init_memory is None else init_memory(_fast(params), masks),
@@ -165,11 +173,12 @@ def sparsify(
             state = state._replace(memory=observe(state.memory, grads))
         due = jnp.zeros((), bool) if update_at is None else update_at(state.step)
         update_grads = fitting.update_grads(grads, growth_grads, _fast(params))
-        new, skipped = due_updates.update_masks_if_due(
+        changes = due_updates.update_masks_if_due(
             update_masks, due, update_grads, state, _fast(params), extra, impl
         )
-        param_masks = _for_params(params, new.masks)
-        zeroed = None if new.zeroed is None else _for_params(params, new.zeroed)
+        masks = mask_codes.active(changes.codes)
+        param_masks = _for_params(params, masks)
+        zeroed = None if changes.zeroed is None else _for_params(params, changes.zeroed)
         # Weight decay and other terms of `inner` must see the weights as they will be:
         # zero where pruned and where restarted.
         params_in = masks_lib.apply(param_masks, params)
@@ -177,58 +186,32 @@ def sparsify(
             params_in = masks_lib.apply(
                 jax.tree.map(jnp.logical_not, zeroed), params_in
             )
-
-        # Reset inside a cond: `inner.init` and a pass over the whole optimizer state
-        # would otherwise be paid at every step.
-        def reset(old: optax.OptState) -> tuple[optax.OptState, Masks]:
-            first = inner.init(params_in)
-            kept = state_reset.reset_outside(_survivors(state, new), old, first)
-            return kept, new.masks
-
-        inner_state, previous = jax.lax.cond(
-            due | state.replaced,
-            reset,
-            lambda old: (old, state.previous),
+        # A select, which XLA fuses with the step. A conditional would copy the
+        # optimizer state at every step.
+        unchanged = ~(due | state.replaced)
+        inner_state = state_reset.reset_outside(
+            jax.tree.map(lambda kept: kept | unchanged, mask_codes.kept(changes.codes)),
             state.inner_state,
+            inner.init(params_in),
         )
-
-        def step_inner(old: optax.OptState) -> tuple[Params, optax.OptState]:
-            masked = masks_lib.apply(new.masks, grads)
-            return inner.update(masked, old, params_in, **extra)
-
+        masked = masks_lib.apply(masks, grads)
         if skip_update and update_masks is not None:
-            template, state_template = jax.eval_shape(step_inner, inner_state)
-            updates, inner_state = jax.lax.cond(
-                due,
-                # A step may widen the state: that of bfloat16 weights becomes float32
-                # if the gradient is float32. Both branches must return the same dtypes,
-                # so a skipped step widens the state too.
-                lambda old: (
-                    jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), template),
-                    jax.tree.map(_as_dtype_of, old, state_template),
-                ),
-                step_inner,
-                inner_state,
+            updates, inner_state = skipped_step.step_unless(
+                due, inner, masked, inner_state, params_in, extra
             )
         else:
-            updates, inner_state = step_inner(inner_state)
+            updates, inner_state = inner.update(masked, inner_state, params_in, **extra)
         return _leave(param_masks, updates, params, zeroed), SparsifyState(
             step=optax.safe_increment(state.step),
             key=state.key,
-            masks=new.masks,
-            previous=previous,
+            codes=changes.codes,
             replaced=jnp.zeros_like(state.replaced),
-            skipped_updates=state.skipped_updates + skipped,
-            memory=new.memory,
+            skipped_updates=state.skipped_updates + changes.skipped,
+            memory=changes.memory,
             inner_state=inner_state,
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def _as_dtype_of(leaf: Any, template: Any) -> Any:
-    """Casts an array to the dtype of another, if they differ."""
-    return leaf if leaf.dtype == template.dtype else leaf.astype(template.dtype)
 
 
 def _fast(params: Params) -> Params:
@@ -241,15 +224,6 @@ def _for_params(params: Params, masks: Masks) -> Masks:
     if isinstance(params, optax.LookaheadParams):
         return optax.LookaheadParams(masks, masks)
     return masks
-
-
-def _survivors(state: SparsifyState, new: MaskUpdate) -> Masks:
-    """Returns masks of the weights whose optimizer state is kept."""
-    kept = jax.tree.map(jnp.logical_and, state.previous, new.masks)
-    if new.reset is None:
-        return kept
-    # Weights dropped and regrown in one update are in both masks.
-    return jax.tree.map(lambda mask, reset: mask & ~reset, kept, new.reset)
 
 
 def _leave(

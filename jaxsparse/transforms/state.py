@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Int, UInt32
 
 from jaxsparse import masks as masks_lib
 from jaxsparse import rng, tree
+from jaxsparse.transforms import mask_codes
 from jaxsparse.types import Masks, Params, RandomKey, Step
 
 
@@ -25,12 +26,12 @@ class SparsifyState(NamedTuple):
       key: random key of the method, as raw key data (uint32). It is never split:
         `update_masks` receives it as a typed key and folds in `step`. None for a method
         that draws nothing.
-      masks: which weights are active.
-      previous: the masks that `inner_state` was computed for: those of the last update.
+      codes: which weights are active, of which the optimizer state is kept when masks
+        change, and which were active earlier; see `mask_codes`. `masks` decodes the
+        active ones.
       replaced: whether `masks` were replaced since the last update, so that
-        `inner_state` must be reset where `masks` and `previous` differ; boolean scalar.
-        It is a separate field because it must stay unbatched under `vmap`, as `step`
-        must.
+        `inner_state` must be reset where codes say so; boolean scalar. It is a separate
+        field because it must stay unbatched under `vmap`, as `step` must.
       skipped_updates: number of mask updates skipped because a score was not finite;
         int32.
       memory: the method's own state between updates, or None.
@@ -39,12 +40,19 @@ class SparsifyState(NamedTuple):
 
     step: Step
     key: UInt32[Array, "..."] | None
-    masks: Masks
-    previous: Masks
+    codes: Any
     replaced: Bool[Array, ""]
     skipped_updates: Int[Array, "..."]
     memory: Any
     inner_state: optax.OptState
+
+    @property
+    def masks(self) -> Any:
+        """Boolean masks of the active weights; abstract if the codes are."""
+        leaves = jax.tree.leaves(self.codes)
+        if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves):
+            return jax.eval_shape(mask_codes.active, self.codes)
+        return mask_codes.active(self.codes)
 
 
 class LatentState(NamedTuple):
@@ -267,8 +275,12 @@ def replace_masks(opt_state: optax.OptState, masks: Masks) -> optax.OptState:
         if isinstance(node, LatentState):
             return node._replace(masks=masks)
         # `nnx.Optimizer` wraps each leaf of the state in a variable; tree.map keeps it.
+        [step, was_replaced] = jax.tree.leaves((node.step, node.replaced))
+        codes = mask_codes.change(
+            node.codes, masks, replaced=was_replaced, counted=step > 0
+        )
         replaced = jax.tree.map(lambda leaf: leaf | True, node.replaced)
-        return node._replace(masks=masks, replaced=replaced)
+        return node._replace(codes=codes, replaced=replaced)
 
     return _map_sparse(replace, opt_state)
 

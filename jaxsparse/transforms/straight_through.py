@@ -71,7 +71,10 @@ def straight_through(
     )
     ramp = ramp or SparsityRamp()
     layers = layer_options.resolve(
-        layers, function="straight_through", distribution="uniform"
+        layers,
+        function="straight_through",
+        distribution="uniform",
+        unused=("pack_masks",),
     )
     table = update_schedules.gradual_sparsities(
         update_schedule,

@@ -69,7 +69,10 @@ def top_kast(
             f"weight of the forward pass is trained, got {backward_sparsity}"
         )
     layers = layer_options.resolve(
-        layers, function="top_kast", distribution="uniform", unused=("structure",)
+        layers,
+        function="top_kast",
+        distribution="uniform",
+        unused=("structure", "pack_masks"),
     )
     select_masks = magnitude.make_mask_fn(layers)
     table = [Fraction(str(sparsity)), Fraction(str(backward_sparsity))]

@@ -54,8 +54,8 @@ def test_masks_and_momenta_lie_where_their_weights_do(
     parts = of_state(made.layout, made.fresh)
     for kernel in ("dense1/kernel", "head/kernel"):
         mine = [each for name, each in parts.items() if name.endswith(kernel)]
-        # Weights, masks, the masks before, momentum.
-        assert mine == [(replicates, over_data, 1)] * 4, kernel
+        # Weights, codes of weights, momentum.
+        assert mine == [(replicates, over_data, 1)] * 3, kernel
     assert parts["params/head/bias"] == (replicates, 1)
     assert parts["step"] == ()
 

@@ -92,6 +92,12 @@ SPARSE = Section(
         "last_layer_dense": Field(
             False, valid.FLAG, "Whether the last prunable layer stays dense."
         ),
+        "pack_masks": Field(
+            False,
+            valid.FLAG,
+            "Whether the optimizer state stores two bits for each weight in place of a "
+            "byte. Training is bit for bit the same.",
+        ),
         "structure": Field(
             None,
             valid.optional(valid.NAME),

@@ -149,14 +149,16 @@ def read(directory: Path, name: str, like: TrainState) -> Checkpoint | None:
         if there:
             log.warning("checkpoint %s: half-written; passed over", folder)
         return None
-    if note.leaves not in (None, _hash_leaves(like)):
+    newest = note.layout == old_checkpoints.LAYOUT
+    target = like if newest else old_checkpoints.as_saved(like, note.layout)
+    if note.leaves not in (None, _hash_leaves(target)):
         raise ValueError(other_leaves_message(folder))
-    reason, newest = "", note.layout == old_checkpoints.LAYOUT
+    reason = ""
     # Twice, because a read can fail for a passing reason.
     for _ in range(2):
         state, failed = None, None
         try:
-            state = _load(folder, like if newest else old_checkpoints.as_saved(like))
+            state = _load(folder, target)
         except Exception as error:  # Orbax and its storage backends raise many types
             failed = error
         multihost.run_on_all(
