@@ -27,7 +27,7 @@ def draw() -> Any:
 def test_a_residual_network_of_half_the_width() -> None:
     network = models.CifarResNet(8, width=4, classes=3)
     init = functools.partial(network.init, train=False)
-    variables = init(jax.random.key(0), X)
+    variables = jax.jit(init)(jax.random.key(0), X)
     coupled = coupling.coupled_axes(
         functools.partial(network.apply, train=False), variables, X
     )
@@ -42,11 +42,14 @@ def test_a_residual_network_of_half_the_width() -> None:
     assert jax.tree.map(jnp.shape, small.params) == jax.tree.map(jnp.shape, wanted)
     thin = masks.apply(kept["params"], variables["params"])
     x = jnp.asarray(np.random.default_rng(1).normal(size=X.shape), jnp.float32)
-    np.testing.assert_allclose(
-        small.module.apply(small.params, x, train=False),
-        network.apply({**variables, "params": thin}, x, train=False),
-        atol=1e-5,
+    got, wanted = (
+        jax.jit(functools.partial(module.apply, train=False))(leaves, x)
+        for module, leaves in (
+            (small.module, small.params),
+            (network, {**variables, "params": thin}),
+        )
     )
+    np.testing.assert_allclose(got, wanted, atol=1e-5)
 
 
 def test_the_units_with_the_lowest_sums_go() -> None:

@@ -352,6 +352,21 @@ def test_nnx_in_its_functional_form() -> None:
     assert order == ["early/kernel", "last/kernel"]
 
 
+def test_stacked_tiled_and_unpacked_values_keep_their_paths() -> None:
+    def apply(params: Params, x: Any) -> Any:
+        first, second = params["pair"]
+        y = jnp.stack([x @ first, jnp.tile(x, (1, 2))[:, 1:3] @ second], 1)
+        return y[:, 0] @ params["out"]
+
+    ones = {"pair": jnp.ones((2, 2, 3), bool), "out": jnp.ones((3, 1), bool)}
+    ones["out"] = ones["out"].at[1].set(False)
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), ones)
+    live = connectivity.live(apply, params, ones, jnp.ones((1, 2)))
+    wanted = np.zeros((2, 2, 3), bool)
+    wanted[0, :, [0, 2]] = True  # the second of the pair is not read
+    check(live, {"pair": wanted, "out": np.array([[True], [False], [True]])})
+
+
 def test_vmap_over_replicates_equals_a_loop() -> None:
     params = {n: {"kernel": jnp.ones(s)} for n, s in layers(WIDTHS[0]).items()}
     each = [random_masks(params, 0.5, seed) for seed in range(4)]

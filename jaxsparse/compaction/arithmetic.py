@@ -81,7 +81,7 @@ def evaluate(eqn: Equation, program: Program, operands: list[Any]) -> list[Any]:
     aval = program.avals[eqn.outputs[0]] if eqn.outputs else None
     with np.errstate(all="ignore"):
         if eqn.name in FUNCTIONS and jnp.issubdtype(aval.dtype, jnp.floating):
-            return [FUNCTIONS[eqn.name](*operands)]
+            return [np.asarray(FUNCTIONS[eqn.name](*operands))]
         if eqn.name in REDUCTIONS and operands[0].size:
             result = REDUCTIONS[eqn.name](operands[0], tuple(eqn.params["axes"]))
             return [np.asarray(result, operands[0].dtype)]

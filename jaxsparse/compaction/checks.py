@@ -114,17 +114,19 @@ def difference(
     """
     worst = 0.0, 0.0
     old, new = jax.jit(before), jax.jit(after)
-    for number, batch in enumerate(batch_sizes(example)):
-        for seed in (2 * number, 2 * number + 1):
-            inputs = random_inputs(example, seed, batch)
-            try:
-                outputs = old(*inputs)
-            except Exception:
-                if batch is None:
-                    raise
-                break  # The network does not run with other batch sizes.
-            gap = _gap(outputs, new(*inputs))
-            worst = max(worst[0], gap[0]), max(worst[1], gap[1])
+    # Accelerators otherwise round the operands of products.
+    with jax.default_matmul_precision("highest"):
+        for number, batch in enumerate(batch_sizes(example)):
+            for seed in (2 * number, 2 * number + 1):
+                inputs = random_inputs(example, seed, batch)
+                try:
+                    outputs = old(*inputs)
+                except Exception:
+                    if batch is None:
+                        raise
+                    break  # The network does not run with other batch sizes.
+                gap = _gap(outputs, new(*inputs))
+                worst = max(worst[0], gap[0]), max(worst[1], gap[1])
     return worst
 
 

@@ -80,6 +80,7 @@ def compact(
     every layer keeps one unit.
 
     Decisions come from the masks and parameters, not from activations on the example.
+    Weights that are exactly zero count as pruned, so use the finished network.
     As a check, both networks are traced, and compared on random inputs of several batch
     sizes. Outputs agree up to 256 units in the last place of the largest entry; groups
     of units that fail a check stay whole.

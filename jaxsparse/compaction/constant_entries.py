@@ -75,7 +75,12 @@ def forward(program: Program, leaves: dict[str, Any]) -> Entries:
             _step(eqn, program, entries)
             continue
         operands = [entries.values[n] for n in eqn.inputs]
-        results = arithmetic.evaluate(eqn, program, operands)
+        try:
+            results = arithmetic.evaluate(eqn, program, operands)
+        except Exception:  # what runs only inside a larger program, such as psum
+            for number in eqn.outputs:
+                _vary(entries, number, program)
+            continue
         for number, value in zip(eqn.outputs, results, strict=True):
             know(number, value)
     return entries
@@ -108,8 +113,8 @@ def _step(eqn: Equation, program: Program, entries: Entries) -> None:
         ]
         dtype = entries.values[eqn.inputs[0]].dtype
         for number, places in zip(eqn.outputs, found, strict=True):
-            value = flat[0][places].astype(dtype)
-            _put(entries, number, value, flat[1][places])
+            value = np.asarray(flat[0][places], dtype)
+            _put(entries, number, value, np.asarray(flat[1][places]))
         return
     if eqn.name in ENTRYWISE or eqn.name == "mul":
         varies = _entrywise(eqn, program, entries)

@@ -134,6 +134,6 @@ def _moved(
     flat = np.concatenate(
         [np.ravel(shift_rules.shift_of(n, state)) for n in eqn.inputs]
     )
-    shifts = [flat[places] for places in found]
+    shifts = [np.asarray(flat[places]) for places in found]
     bad = [np.broadcast_to(False, shift.shape) for shift in shifts]
     return shift_rules.Change(shifts, bad, causes)

@@ -13,8 +13,8 @@ def multiply_adds(apply: Callable[..., Any], params: Any, *inputs: Any) -> int:
     """Counts the multiply-adds (MACs) of matrix products and convolutions.
 
     Products with zeros, such as pruned weights and padding, are counted; additions of
-    biases, normalization and activation functions are not. A loop of unknown length
-    (`while_loop`) counts as nothing.
+    biases, normalization and activation functions are not. Loops of unknown length
+    (`while_loop`) and branches that an input chooses (`cond`) count as nothing.
 
     Args:
       apply: called as `apply(params, *inputs)`.

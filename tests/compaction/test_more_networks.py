@@ -108,6 +108,17 @@ def fixed_widths(p: Params, x: Any) -> Any:
     return relu(x @ p["a"].reshape(4, 6)) @ p["b"]
 
 
+def repeated(p: Params, x: Any) -> Any:
+    y = relu(x @ p["a"])
+    y = lax.while_loop(lambda y: y.sum() < 9.0, lambda y: 1.5 * y + 0.1, y)
+    return y @ p["b"]
+
+
+def branched(p: Params, x: Any) -> Any:
+    y = relu(x @ p["a"])
+    return lax.cond(x.sum() > 0, jnp.sin, jnp.cos, y) @ p["b"]
+
+
 def low_rank(p: Params, x: Any) -> Any:
     return x @ (p["a"] @ p["b"])
 
@@ -222,6 +233,12 @@ NETWORKS = {
     ),
     "widths in the code": Network(
         fixed_widths, TWO, floats((2, 4)), {"b": [s_[1]]}, {}, named="smaller leaves"
+    ),
+    "a loop of unknown length": Network(
+        repeated, TWO, floats((2, 4)), {"b": [s_[1]]}, {}, named="'while', which is"
+    ),
+    "a branch chosen by an input": Network(
+        branched, TWO, floats((2, 4)), {"b": [s_[1]]}, {}, named="'cond', which is"
     ),
     "low rank": Network(
         low_rank,
