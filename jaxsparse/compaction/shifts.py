@@ -84,7 +84,9 @@ def follow(
                 state.causes[number] = change.causes
     for number in program.outputs:
         for unit in state.causes.get(number, ()):
-            state.stay.setdefault(unit, "an output that has no bias")
+            state.stay.setdefault(
+                unit, "a constant that no bias takes up before an output"
+            )
     return state
 
 
@@ -97,7 +99,9 @@ def _passed(
     if bad.any():
         # Without a known cause, nothing may be removed.
         for unit in change.causes or state.removed.units.tolist():
-            state.stay.setdefault(unit, f"{eqn.name!r} of a constant")
+            state.stay.setdefault(
+                unit, f"a constant that no bias takes up before {eqn.name!r}"
+            )
     return np.where(relevant & ~bad, change.shifts[i], 0)
 
 

@@ -155,7 +155,7 @@ NETWORKS = {
             "c1": {0: (3,)},
             "k2": {2: (3,)},
         },
-        named="'max' of a constant",
+        named="before 'max'",
         fixed={"c0": {1: 0.8, 2: -0.7}, "c1": {3: 0.5}},
     ),
     "depthwise convolution": Network(
