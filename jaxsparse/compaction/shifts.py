@@ -19,6 +19,8 @@ from jaxsparse.coupling.program import Equation
 
 Array = np.ndarray
 
+LEFT = "a constant that no bias takes up before"  # begins a reason
+
 
 class State(NamedTuple):
     """One pass over a program.
@@ -84,7 +86,7 @@ def follow(
                 state.causes[number] = change.causes
     for number in program.outputs:
         for unit in state.causes.get(number, ()):
-            state.stay.setdefault(unit, "an output that has no bias")
+            state.stay.setdefault(unit, f"{LEFT} an output")
     return state
 
 
@@ -97,7 +99,7 @@ def _passed(
     if bad.any():
         # Without a known cause, nothing may be removed.
         for unit in change.causes or state.removed.units.tolist():
-            state.stay.setdefault(unit, f"{eqn.name!r} of a constant")
+            state.stay.setdefault(unit, f"{LEFT} {eqn.name!r}")
     return np.where(relevant & ~bad, change.shifts[i], 0)
 
 

@@ -76,7 +76,7 @@ class Trial:
         program = self.network.labeled.program
         try:
             apply = self._rebuild(small)
-        except ValueError as error:
+        except Exception as error:  # whatever the user's module raises
             return str(error)
         reason, after = checks.failure(apply, small, program, self._inputs)
         if reason or not outputs:

@@ -155,7 +155,7 @@ NETWORKS = {
             "c1": {0: (3,)},
             "k2": {2: (3,)},
         },
-        named="'max' of a constant",
+        named="before 'max'",
         fixed={"c0": {1: 0.8, 2: -0.7}, "c1": {3: 0.5}},
     ),
     "depthwise convolution": Network(
@@ -242,6 +242,20 @@ NETWORKS = {
         floats((2, 5, 6)),
         {"v": [s_[:, 2], s_[:, 3, 1]], "out": [s_[1]]},
         unit(*HEADS, ("out", 0), of=(1,)),
+    ),
+    # Without feature 1 of the queries, scores would be divided by another number.
+    "a scale computed from a width": Network(
+        attention,
+        {
+            **{n: (6, 4, 3) for n in "qkv"},
+            **{f"{n}_bias": (4, 3) for n in "qkv"},
+            "out": (4, 3, 6),
+        },
+        floats((2, 5, 6)),
+        {"q": [s_[:, :, 1]], "out": [s_[3]]},
+        unit(*HEADS, ("out", 0), of=(3,)),
+        named="'div' by 1.73205, a number computed from a width",
+        fixed={"q_bias": {(head, 1): 0.0 for head in range(4)}},
     ),
     "heads of a joint kernel": Network(
         joint_attention,

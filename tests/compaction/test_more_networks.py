@@ -166,7 +166,7 @@ NETWORKS = {
         # Unit 0 is unread. Unit 1 has no inputs, but it is 0 before the first step.
         {"h": [s_[0], s_[:, 1]], "out": [s_[0]], "x": [s_[:, 1]]},
         unit(("x", 1), ("h", 0), ("h", 1), ("bias", 0), ("out", 0), of=(0,)),
-        named="an output that has no bias",
+        named="before an output",
     ),
     "LSTM": Network(
         lstm,
@@ -220,7 +220,7 @@ NETWORKS = {
         floats((2, 4)),
         {"a": [s_[:, 1]], "b": [s_[2]]},
         unit(*BOTH, of=(2,)),
-        named="'dot_general' of a constant",
+        named="before 'dot_general'",
     ),
     "no bias to fold into": Network(
         no_bias,
@@ -228,7 +228,7 @@ NETWORKS = {
         floats((2, 4)),
         {"a": [s_[:, [1, 3]]]},
         unit(("a", 1), ("c", 0), ("b", 0), of=(3,)),
-        named="'max' of a constant",
+        named="before 'max'",
         fixed={"c": {1: 0.5, 3: -0.5}},
     ),
     "widths in the code": Network(

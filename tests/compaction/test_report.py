@@ -110,6 +110,19 @@ def test_a_silent_unit_is_not_dead() -> None:
     assert small.params["in"]["kernel"].shape == (4, 16)
 
 
+def test_several_inputs_of_which_only_shapes_are_known() -> None:
+    def apply(p: Params, x: Any, labels: Any) -> Any:
+        return mlp(p, x["images"]) * labels[:, None]
+
+    params = draw()
+    shapes = (
+        {"images": jax.ShapeDtypeStruct((2, 4), jnp.float32)},
+        jax.ShapeDtypeStruct((2,), jnp.int32),
+    )
+    small = compaction.compact(apply, params, without(params, [1], []), shapes)
+    assert small.report.removed["in/bias"] == {0: (1,)}
+
+
 def test_without_masks_zeros_count() -> None:
     """Weights that are zero need no mask."""
     params = draw()
