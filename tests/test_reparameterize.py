@@ -180,6 +180,8 @@ def test_wrong_arguments_and_wrappers_are_refused() -> None:
     with pytest.raises(ValueError, match="^decay: "):
         t.sign_in(decay=-1.0)
     inner = t.reparameterize(optax.sgd(RATE), t.sign_in())
+    with pytest.raises(ValueError, match="^inner: .*reparameterized already"):
+        t.edge_popup(inner, sparsity=0.5).init(PARAMS)
     with pytest.raises(ValueError, match=r"^params: .*update\(grads, opt_state, para"):
         inner.update(PARAMS, inner.init(PARAMS))
 

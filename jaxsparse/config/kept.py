@@ -59,7 +59,8 @@ def _named(config: ConfigDict, registry: registries.Registry[Any]) -> set[str]:
     if registry is registries.SCORES:
         fields.append("lottery.score")
     sections = (field.split(".") for field in fields)
-    return {config[section][field] for section, field in sections}
+    named = {config[section][field] for section, field in sections}
+    return named - {None}  # no reparameterization
 
 
 def write(workdir: Path, config: ConfigDict) -> None:

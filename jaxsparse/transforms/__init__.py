@@ -48,7 +48,7 @@ from jaxsparse.transforms.latent import latent
 from jaxsparse.transforms.learned_threshold import learned_threshold
 from jaxsparse.transforms.mest import MESTOptions, mest
 from jaxsparse.transforms.options import DropGrowOptions, SparsityRamp
-from jaxsparse.transforms.parts import Reparameterization
+from jaxsparse.transforms.parts import Reparameterization, pass_gradient
 from jaxsparse.transforms.powerpropagation import powerpropagation
 from jaxsparse.transforms.project import ProjectedState, project
 from jaxsparse.transforms.protocols import (
@@ -61,7 +61,6 @@ from jaxsparse.transforms.protocols import (
 from jaxsparse.transforms.proximal_l1 import proximal_l1
 from jaxsparse.transforms.reparameterize import (
     ReparameterizedState,
-    pass_gradient,
     reparameterize,
 )
 from jaxsparse.transforms.rigl import RigLOptions, rigl

@@ -13,8 +13,7 @@ from jaxsparse import arguments, fan_axes, layer_options, rng, select, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.layer_options import LayerOptions
 from jaxsparse.transforms import init_masks
-from jaxsparse.transforms.parts import Parts, Reparameterization
-from jaxsparse.transforms.reparameterize import pass_gradient
+from jaxsparse.transforms.parts import Parts, Reparameterization, pass_gradient
 from jaxsparse.transforms.self_sparse import self_sparse
 from jaxsparse.types import Params, RandomKey, Step
 

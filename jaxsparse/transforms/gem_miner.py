@@ -13,11 +13,10 @@ from jaxsparse import masks as masks_lib
 from jaxsparse.layer_options import LayerOptions
 from jaxsparse.transforms import magnitude, update_schedules
 from jaxsparse.transforms.edge_popup import FROZEN, score_key
-from jaxsparse.transforms.parts import Parts, Reparameterization
+from jaxsparse.transforms.parts import Parts, Reparameterization, pass_gradient
 from jaxsparse.transforms.protocols import MaskUpdate
 from jaxsparse.transforms.reparameterize import (
     ReparameterizedState,
-    pass_gradient,
     reparameterize,
 )
 from jaxsparse.transforms.sparsify import sparsify

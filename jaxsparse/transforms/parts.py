@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxsparse.types import Params, Step
@@ -40,6 +42,28 @@ class Reparameterization(NamedTuple):
 
 # Called with the parameters; returns the reparameterization of each leaf by its name.
 ByName = Callable[[Params], Mapping[str, Reparameterization]]
+
+
+@jax.custom_vjp
+def pass_gradient(value: Array, stored: Array) -> Array:
+    """Returns a value, whose gradient passes straight through to other parameters.
+
+    Args:
+      value: the result, which gets no gradient; of the dtype of `stored`.
+      stored: parameters of the same shape, whose gradient is that of the result.
+
+    Examples:
+      >>> signs = lambda stored: transforms.pass_gradient(jnp.sign(stored), stored)
+      >>> jax.vjp(signs, jnp.array([0.5, -2.0]))[1](jnp.array([3.0, 4.0]))
+      (Array([3., 4.], dtype=float32),)
+    """
+    del stored
+    return value
+
+
+pass_gradient.defvjp(
+    lambda value, stored: (value, None), lambda _, grad: (jnp.zeros_like(grad), grad)
+)
 
 
 def split(maps: list[Any], parts: list[Parts]) -> tuple[list[Parts], list[Parts]]:

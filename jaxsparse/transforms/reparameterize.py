@@ -95,8 +95,9 @@ def reparameterize(
       A transformation whose state is a `ReparameterizedState`.
 
     Raises:
-      ValueError: from `init`, if the parameters are `optax.LookaheadParams`, or a
-        reparameterization does not fit its leaf; from `update`, if `params` is None.
+      ValueError: from `init`, if the parameters are `optax.LookaheadParams`, `inner` is
+        reparameterized itself, or a reparameterization does not fit its leaf; from
+        `update`, if `params` is None.
 
     Examples:
       >>> halves = transforms.Reparameterization(
@@ -129,7 +130,9 @@ def reparameterize(
             to_trees(trained, structure),
             to_trees(frozen, structure),
         )
-        return ReparameterizedState(step, *state, inner.init(seen))
+        inner_state = inner.init(seen)
+        _check_inner(inner_state)
+        return ReparameterizedState(step, *state, inner_state)
 
     def update(
         grads: Grads,
@@ -182,28 +185,6 @@ def reparameterize(
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-@jax.custom_vjp
-def pass_gradient(value: Array, stored: Array) -> Array:
-    """Returns a value, whose gradient passes straight through to other parameters.
-
-    Args:
-      value: the result, which gets no gradient; of the dtype of `stored`.
-      stored: parameters of the same shape, whose gradient is that of the result.
-
-    Examples:
-      >>> signs = lambda stored: transforms.pass_gradient(jnp.sign(stored), stored)
-      >>> jax.vjp(signs, jnp.array([0.5, -2.0]))[1](jnp.array([3.0, 4.0]))
-      (Array([3., 4.], dtype=float32),)
-    """
-    del stored
-    return value
-
-
-pass_gradient.defvjp(
-    lambda value, stored: (value, None), lambda _, grad: (jnp.zeros_like(grad), grad)
-)
 
 
 def initial_weights(
@@ -283,6 +264,17 @@ def keep_outside(
         after,
         is_leaf=lambda node: isinstance(node, ReparameterizedState),
     )
+
+
+def _check_inner(inner_state: optax.OptState) -> None:
+    def found(node: Any) -> bool:
+        return isinstance(node, ReparameterizedState)
+
+    if any(map(found, jax.tree.leaves(inner_state, is_leaf=found))):
+        raise ValueError(
+            "inner: expected an optimizer of the weights themselves, got one that is "
+            "reparameterized already; combine the two in one `forward`, or choose one"
+        )
 
 
 def _check_params(params: Any) -> None:

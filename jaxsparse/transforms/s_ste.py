@@ -13,8 +13,7 @@ from jaxsparse import layer_options, select
 from jaxsparse.layer_options import LayerOptions
 from jaxsparse.select import units
 from jaxsparse.transforms import init_masks
-from jaxsparse.transforms.parts import Parts, Reparameterization
-from jaxsparse.transforms.reparameterize import pass_gradient
+from jaxsparse.transforms.parts import Parts, Reparameterization, pass_gradient
 from jaxsparse.transforms.self_sparse import by_layer, self_sparse
 from jaxsparse.transforms.sr_ste import check_group
 from jaxsparse.types import Params, Step

@@ -85,6 +85,10 @@ WRONG = {
         {"sparse.weight_power": 3.0},
         "sparse.weight_power: expected 2.0 .*belongs to sparse.reparameterization pow",
     ),
+    "two": (
+        fields_of("edge_popup", reparameterization="sign_in"),
+        "config.sparse.*inner: expected .*reparameterized already",
+    ),
     "rescaling": (
         SIGN_IN | {"sparse.rescale_every": "0step"},
         "sparse.rescale_every: .*",
