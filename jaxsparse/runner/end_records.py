@@ -1,6 +1,6 @@
 """Writes the records and tickets with which a stage ends."""
 
-from jaxsparse import multihost, transforms
+from jaxsparse import transforms
 from jaxsparse.lottery import tickets
 from jaxsparse.metrics_log import Record
 from jaxsparse.runner import flop_records, instability, level_summary, records
@@ -62,7 +62,7 @@ def _write_level(
       rows: records that were written while the stage trained.
     """
     task, settings = saved.experiment.task, run.trainer.records
-    masks = multihost.to_local(transforms.get_masks(state.opt_state))
+    masks = transforms.host_masks(state.opt_state)
     levels = level_summary.level_records(
         rows,
         masks=masks,

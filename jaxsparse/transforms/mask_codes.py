@@ -19,6 +19,7 @@ from typing import Any
 import flax
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, UInt8
 
 from jaxsparse.types import Masks
@@ -95,7 +96,7 @@ def pack_like(codes: UInt8[Array, "..."], template: PackedCodes) -> PackedCodes:
     return template.replace(packed=packed)
 
 
-def unpack(leaf: Any) -> UInt8[Array, "..."]:
+def unpack(leaf: Any) -> UInt8[Array | np.ndarray, "..."]:
     """Returns the codes of one leaf, packed or not, with the shape of its weights.
 
     Args:
@@ -142,9 +143,18 @@ def pack_masks(masks: Masks) -> Any:
 def active(codes: Any) -> Masks:
     """Returns boolean masks of the active weights.
 
+    Outside of a trace, one program decodes all leaves. NumPy arrays stay on the host.
+
     Args:
       codes: codes of all leaves, packed or not.
     """
+    leaves = jax.tree.leaves(codes, is_leaf=is_packed)
+    on_host = all(isinstance(leaf, np.ndarray) for leaf in leaves)
+    return _active(codes) if on_host else jax.jit(_active)(codes)
+
+
+def _active(codes: Any) -> Masks:
+    """Decodes all leaves."""
     return jax.tree.map(
         lambda leaf: (unpack(leaf) & 1).astype(bool), codes, is_leaf=is_packed
     )

@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Bool, Int, UInt32
 
 from jaxsparse import masks as masks_lib
-from jaxsparse import rng, tree
+from jaxsparse import multihost, rng, tree
 from jaxsparse.transforms import mask_codes
 from jaxsparse.types import Masks, Params, RandomKey, Step
 
@@ -231,6 +231,26 @@ def get_masks(opt_state: optax.OptState) -> Masks:
       ValueError: if `opt_state` contains no sparse optimizer, or more than one.
     """
     return find(opt_state).masks
+
+
+def host_masks(opt_state: optax.OptState) -> Masks:
+    """Returns the masks in an optimizer state as NumPy arrays.
+
+    Args:
+      opt_state: state of an optimizer that contains exactly one sparse optimizer, at
+        any depth. Its arrays may be on devices of several processes.
+
+    Returns:
+      The same masks as `get_masks`, whole on every process. No program is compiled,
+      unless the state stores packed masks.
+
+    Raises:
+      ValueError: if `opt_state` contains no sparse optimizer, or more than one.
+    """
+    state = find(opt_state)
+    if isinstance(state, SparsifyState):
+        return mask_codes.active(multihost.to_host(state.codes))
+    return multihost.to_host(state.masks)
 
 
 def replace_masks(opt_state: optax.OptState, masks: Masks) -> optax.OptState:

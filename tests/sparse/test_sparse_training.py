@@ -349,4 +349,4 @@ def test_a_change_of_masks_stays_conditional_under_replicates(
         made.seeds.data,
         (np.int32(6), None),
     )
-    assert str(traced.jaxpr).count("= cond[") >= 2
+    assert str(traced.jaxpr).count("= cond[") >= 1
