@@ -32,6 +32,7 @@ CHOSEN = {
     ("mest soft_bound", "adam"): "vmap",
     ("snfs", "momentum"): "shard_map",
     ("top_kast", "accumulating"): "pmap",
+    ("rigl sign_in", "adam"): "vmap",
 }
 OTHERS = [
     (method, partner)

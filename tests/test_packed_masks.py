@@ -38,6 +38,9 @@ METHODS: dict[str, Any] = {
     "snfs": lambda layers: t.snfs(ADAM, sparsity=0.5, layers=layers, **WHEN),
     "granet": lambda layers: t.granet(ADAM, sparsity=0.5, layers=layers, **WHEN),
     "mest": lambda layers: t.mest(ADAM, sparsity=0.5, layers=layers, **WHEN),
+    "gem_miner": lambda layers: t.gem_miner(
+        ADAM, sparsity=0.5, end_step=7, update_every=2, layers=layers
+    ),
 }
 
 
@@ -87,12 +90,17 @@ def test_training_is_bit_for_bit_the_same(method: str) -> None:
         jax.tree.map(np.testing.assert_array_equal, read(packed[1]), read(plain[1]))
 
 
-@pytest.mark.parametrize("shape", [(5,), (8, 3), (3, 8), (3, 3, 2, 5), (1, 1), (0, 4)])
+@pytest.mark.parametrize(
+    "shape", [(), (5,), (8, 3), (3, 8), (3, 3, 2, 5), (1, 1), (0, 4)]
+)
 def test_unpacking_undoes_packing(shape: tuple[int, ...]) -> None:
     codes = jnp.asarray(np.random.default_rng(0).integers(0, 4, shape), jnp.uint8)
     packed = mask_codes.pack(codes)
     assert packed.shape == shape
     np.testing.assert_array_equal(mask_codes.unpack(packed), codes)
+    if not shape:  # a byte cannot be filled up
+        assert not mask_codes.is_packed(packed)
+        return
     # The axis that needs the fewest bytes is packed.
     sizes = [
         codes.size // max(length, 1) * -(-length // mask_codes.PER_BYTE)
@@ -105,6 +113,21 @@ def test_replicates_lead() -> None:
     codes = jnp.asarray(np.random.default_rng(0).integers(0, 4, (3, 5, 7)), jnp.uint8)
     packed = jax.vmap(mask_codes.pack)(codes)
     np.testing.assert_array_equal(mask_codes.unpack(packed), codes)
+
+
+def test_leaves_without_axes_beside_packed_ones() -> None:
+    """A replacement of masks removes a scalar weight, and brings it back."""
+    params = {"w": jnp.ones(3), "alpha": jnp.ones(())}
+    tx = transforms.fixed(optax.sgd(0.5), prunable=("*",), pack_masks=True)
+    state = tx.init(params)
+    for kept, wanted in ((False, 0.0), (True, -0.5), (True, -1.0)):
+        masks = {"w": jnp.array([True, False, True]), "alpha": jnp.array(kept)}
+        state = transforms.replace_masks(state, masks)
+        grads = jax.tree.map(jnp.ones_like, params)
+        updates, state = tx.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+        assert params["alpha"] == wanted
+        assert transforms.get_masks(state)["alpha"] == kept
 
 
 def test_a_byte_for_each_weight_or_two_bits() -> None:
@@ -146,10 +169,25 @@ def test_weights_know_what_became_of_them() -> None:
     assert found == [new, new, new, kept]
 
 
-def test_methods_that_store_dense_weights_refuse_it() -> None:
+REFUSING: dict[str, Any] = {
+    "straight_through": {"sparsity": 0.5},
+    "top_kast": {"sparsity": 0.5, "backward_sparsity": 0.2},
+    "sr_ste": {},
+    "weight_sparse": {"sparsity": 0.5, "end_step": 9},
+    "proximal_l1": {"l1_penalty": 0.1, "learning_rate": 0.1},
+    "learned_threshold": {},
+    "continuous_sparsification": {"end_step": 9},
+    "edge_popup": {"sparsity": 0.5},
+    "s_ste": {},
+}
+
+
+@pytest.mark.parametrize("method", REFUSING)
+def test_methods_that_store_dense_weights_refuse_it(method: str) -> None:
     layers = transforms.LayerOptions(pack_masks=True)
-    with pytest.raises(ValueError, match=r"^pack_masks: expected False with top_kast"):
-        transforms.top_kast(ADAM, sparsity=0.5, backward_sparsity=0.2, layers=layers)
+    words = f"^pack_masks: expected False with {method}"
+    with pytest.raises(ValueError, match=words):
+        getattr(transforms, method)(ADAM, layers=layers, **REFUSING[method])
 
 
 def test_codes_are_sharded_like_their_weights() -> None:

@@ -44,7 +44,8 @@ def test_weight_sparse_keeps_the_largest_of_every_tensor() -> None:
             for n, shape in SHAPES.items():
                 assert masks[n].sum() == np.prod(shape) * density
                 bias = np.asarray(t.get_masks(state)[n]["bias"])
-                assert abs(bias.sum() - shape[1] * density) < 1  # of all: exact
+                # Not a whole number of biases; that of kernels is one, see above.
+                assert abs(bias.sum() - shape[1] * density) < 1
         density = 1 - 0.75 * min((update + 1) / 4, 1)
         for n in SHAPES:
             moved = weights[n] + step(n, weights[n] - TARGETS[n], update + 1)
@@ -90,9 +91,30 @@ def test_a_projection_sees_all_parameters_and_the_step() -> None:
     for _ in range(3):
         updates, state = tx.update(params, state, params)
         params = optax.apply_updates(params, updates)
-    assert seen == [jax.tree.structure(PARAMS)] * 3
+    assert seen == [jax.tree.structure(PARAMS)] * 4  # also in `init`
     np.testing.assert_allclose(params["a"]["bias"], 1 / 6, rtol=1e-6)
     assert t.get_masks(state)["a"]["bias"] is None
+
+
+@pytest.mark.parametrize(
+    ("kernel", "words"),
+    [
+        (jnp.zeros(()), r"a/kernel: expected shape \(8, 6\)"),
+        (None, "a/kernel"),
+    ],
+)
+def test_other_leaves_from_a_projection_are_refused(kernel: Any, words: str) -> None:
+    def spoil(params: Any, step: Any) -> Any:
+        return params | {"a": params["a"] | {"kernel": kernel}}
+
+    with pytest.raises(ValueError, match=f"^projection's result: .*{words}"):
+        t.project(optax.sgd(0.1), spoil).init(PARAMS)
+
+
+def test_what_is_reparameterized_is_not_projected() -> None:
+    inner = t.reparameterize(optax.sgd(0.1), t.sign_in())
+    with pytest.raises(ValueError, match="^inner: .*reparameterized already.*`adjust`"):
+        t.project(inner, lambda params, step: params).init(PARAMS)
 
 
 WRONG = {

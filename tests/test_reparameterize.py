@@ -152,13 +152,39 @@ def test_a_custom_gradient_replaces_that_of_the_weights() -> None:
 WRONG = {
     "shape": (
         t.Reparameterization(lambda w: {"x": w}, lambda parts, step: parts["x"][0]),
-        "expected weights of shape .*a/kernel.*got shape",
+        "a/kernel: expected weights of shape .*got shape",
     ),
     "name of a part": (
         t.Reparameterization(
             lambda w: {"others": w}, lambda parts, step: parts["others"]
         ),
         "called 'others'",
+    ),
+    "frozen part": (
+        t.Reparameterization(
+            lambda w: {"x": w}, lambda parts, step: parts["x"], frozen=("y",)
+        ),
+        r"a/kernel: expected `frozen` .*\['x'\], got \('y',\)",
+    ),
+    "no dict": (
+        t.Reparameterization(lambda w: w, lambda parts, step: parts),
+        "a/kernel: expected a dict .*from `init`",
+    ),
+    "penalty": (
+        t.Reparameterization(
+            lambda w: {"x": w},
+            lambda parts, step: parts["x"],
+            penalty=lambda parts, step: parts["x"],
+        ),
+        r"a/kernel: expected a scalar from `penalty`, got shape \(3, 4\)",
+    ),
+    "adjusted": (
+        t.Reparameterization(
+            lambda w: {"x": w},
+            lambda parts, step: parts["x"],
+            adjust=lambda parts, step: {"z": parts["x"]},
+        ),
+        "a/kernel: expected parts .* from `adjust`",
     ),
     "leaf": (lambda params: {"b/kernel": t.sign_in()}, r"names of leaves.*'b/kernel'"),
 }
@@ -168,6 +194,65 @@ WRONG = {
 def test_what_does_not_fit_is_refused(rep: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         t.reparameterize(optax.sgd(RATE), rep).init(PARAMS)
+
+
+@pytest.mark.parametrize(
+    ("rep", "words"),
+    [
+        (3, "returns those of leaves by name, got 3"),
+        (t.powerpropagation, "powerpropagation raised an error .*`powerpropagation"),
+        (lambda params: t.sign_in(), "got Reparameterization from <lambda>"),
+        (lambda params: {"a/kernel": 3}, "got int from <lambda>"),
+    ],
+)
+def test_what_is_no_reparameterization_is_refused(rep: Any, words: str) -> None:
+    with pytest.raises(TypeError, match=f"^reparameterization: expected .*{words}"):
+        t.reparameterize(optax.sgd(RATE), rep).init(PARAMS)
+
+
+def test_parts_that_weights_share_are_refused_where_some_are_not_trained() -> None:
+    """Frozen ones are not, and in a method that trains all weights none is."""
+    scaled = t.Reparameterization(
+        lambda weight: {"scale": jnp.ones(()), "w": weight},
+        lambda parts, step: parts["scale"] * parts["w"],
+    )
+    inner = t.reparameterize(optax.sgd(RATE), scaled)
+    words = r"^inner: .*\(3, 4\), .*part 'scale' of shape \(\)"
+    with pytest.raises(ValueError, match=words):
+        t.top_kast(inner, sparsity=0.75, backward_sparsity=0.5).init(PARAMS)
+    t.straight_through(inner, sparsity=0.75).init(PARAMS)
+    inner = t.reparameterize(optax.sgd(RATE), scaled._replace(frozen=("scale",)))
+    t.top_kast(inner, sparsity=0.75, backward_sparsity=0.5).init(PARAMS)
+
+
+def test_frozen_parts_outlast_a_removal() -> None:
+    """Of a weight that a replacement of masks removes, and another brings back."""
+    tx = t.gem_miner(optax.sgd(RATE), sparsity=0.5, end_step=900, update_every=900)
+    params, state = PARAMS, tx.init(PARAMS)
+    zeros = jax.tree.map(jnp.zeros_like, PARAMS)
+    start = np.asarray(PARAMS["a"]["kernel"])
+    for kept in (MASK, np.ones_like(MASK)):
+        masks = {"a": {"kernel": jnp.asarray(kept), "bias": None}}
+        state = t.replace_masks(state, masks)
+        updates, state = tx.update(zeros, state, params)
+        params = optax.apply_updates(params, updates)
+        frozen = state.inner_state.frozen["initial"]["a"]["kernel"]
+        np.testing.assert_array_equal(frozen, start)
+        used = np.asarray(state.inner_state.trained["scores"]["a"]["kernel"]) > 0.5
+        wanted = np.where(kept & used, start, 0)
+        np.testing.assert_array_equal(params["a"]["kernel"], wanted)
+    assert (params["a"]["kernel"] != 0)[~MASK].any()
+
+
+def test_replicates_share_the_step() -> None:
+    """Of a projection and a reparameterization too; all else has an axis."""
+    for inner in (
+        t.fixed(t.reparameterize(optax.sgd(RATE), t.sign_in())),
+        t.project(optax.sgd(RATE), lambda params, step: params),
+    ):
+        axes = t.replicate_axes(inner.init(PARAMS))
+        assert (axes.step, axes.inner_state.step) == (None, None)
+        assert {*jax.tree.leaves(axes)} == {0}
 
 
 def test_wrong_arguments_and_wrappers_are_refused() -> None:

@@ -118,6 +118,17 @@ def test_continuous_sparsification_hardens() -> None:
         assert total > 0
 
 
+def test_continuous_sparsification_at_the_lowest_logit() -> None:
+    """The scale is near the largest number of float32, and weights are the initial."""
+    tx = t.continuous_sparsification(
+        optax.sgd(RATE), end_step=4, mask_logit=-80.0, final_temperature=1.0
+    )
+    state = tx.init(PARAMS)
+    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, PARAMS), state, PARAMS)
+    for moved in kernels(updates).values():
+        np.testing.assert_allclose(moved, 0, atol=1e-5)
+
+
 def largest(sizes: np.ndarray, count: int) -> np.ndarray:
     return sizes >= np.sort(sizes, axis=None)[-count]
 
@@ -138,7 +149,7 @@ def test_edge_popup_trains_scores_only(others: bool) -> None:
             moved += int((mask != found[0][1][n]).sum())
             grad = weights[n] - TARGETS[n]
             scores[n] = scores[n] - RATE * np.sign(scores[n]) * initial[n] * grad
-        assert ("others" in t.get_masks(state)) is False
+        assert [t.get_masks(state)[n]["bias"] for n in SHAPES] == [None, None]
     assert moved
     # Biases of one are drawn to zero, if they are trained.
     params, state = PARAMS, tx.init(PARAMS)
@@ -176,6 +187,30 @@ def test_gem_miner_removes_the_lowest_scores_for_good() -> None:
     assert sum(int(mask.sum()) for mask in alive.values()) == 20
 
 
+def test_gem_miner_uses_every_weight_of_dense_layers() -> None:
+    """At their initial values; the other layer has all of the sparsity."""
+    tx = t.gem_miner(
+        optax.sgd(RATE),
+        sparsity=0.25,
+        end_step=4,
+        update_every=2,
+        layers=t.LayerOptions(dense=("a/*",)),
+    )
+    for weights, masks, state in run(tx):
+        assert masks["a"].all()
+        assert state.inner_state.trained["scores"]["a"]["kernel"] is None
+        np.testing.assert_array_equal(weights["a"], kernels(PARAMS)["a"])
+    assert masks["b"].sum() == 12  # of 32: 60 of all 80 are kept
+    with pytest.raises(ValueError, match=r"^dense: .*c/\*"):
+        t.gem_miner(
+            *(optax.sgd(RATE),),
+            sparsity=0.25,
+            end_step=4,
+            update_every=2,
+            layers=t.LayerOptions(dense=("c/*",)),
+        ).init(PARAMS)
+
+
 @pytest.mark.parametrize(("n", "m"), [(2, 4), (1, 4), (1, 2)])
 def test_s_ste_is_soft_in_groups(n: int, m: int) -> None:
     found, stored, scales = run(t.s_ste(optax.sgd(RATE), n=n, m=m)), start(), {}
@@ -195,6 +230,21 @@ def test_s_ste_is_soft_in_groups(n: int, m: int) -> None:
         else:  # the parameters are those that the loop has
             near(weights, {k: np.where(masks[k], stored[k], 0) for k in SHAPES})
         stored = {k: stored[k] - RATE * (weights[k] - TARGETS[k]) for k in SHAPES}
+
+
+@pytest.mark.parametrize("size", [0.0, 0.5])
+def test_s_ste_of_equal_magnitudes_starts_at_zero_and_leaves_it(size: float) -> None:
+    """Without a nearest scale, the scale is 1."""
+    tx, layer = t.s_ste(optax.sgd(RATE)), {"kernel": jnp.full((4, 4), size)}
+    grads = {"kernel": -jnp.arange(1.0, 17.0).reshape(4, 4)}
+    params, state = layer, tx.init(layer)
+    assert not t.forward_params(params, state)["kernel"].any()
+    assert state.inner_state.frozen["scale"]["kernel"] == 1
+    updates, state = tx.update(grads, state, params)
+    weights = optax.apply_updates(params, updates)["kernel"]
+    # The gradient increases along the inputs by 4; the second is the threshold.
+    wanted = RATE * np.array([[0], [0], [4], [8]]) * np.ones((1, 4))
+    np.testing.assert_allclose(weights, wanted, atol=1e-6)
 
 
 def test_dense_layers_are_trained_directly() -> None:
@@ -231,6 +281,9 @@ WRONG = {
         optax.sgd(1.0), threshold_logit=float("nan")
     ),
     "end_step": lambda: t.continuous_sparsification(optax.sgd(1.0), end_step=0),
+    "mask_logit": lambda: t.continuous_sparsification(
+        optax.sgd(1.0), end_step=9, mask_logit=-81.0
+    ),
     "mask_penalty": lambda: t.continuous_sparsification(
         optax.sgd(1.0), end_step=9, mask_penalty=-1.0
     ),
@@ -238,6 +291,9 @@ WRONG = {
         optax.sgd(1.0), sparsity=0.5, layers=t.LayerOptions(distribution="global")
     ),
     "sparsity": lambda: t.edge_popup(optax.sgd(1.0), sparsity=1.5),
+    "end_step: expected at least update_every=10": lambda: t.gem_miner(
+        optax.sgd(1.0), sparsity=0.5, end_step=3, update_every=10
+    ),
     "score_penalty": lambda: t.gem_miner(
         optax.sgd(1.0), sparsity=0.5, end_step=9, update_every=2, score_penalty=-1.0
     ),
@@ -247,5 +303,6 @@ WRONG = {
 
 @pytest.mark.parametrize("field", WRONG)
 def test_wrong_arguments_are_named(field: str) -> None:
-    with pytest.raises(ValueError, match=f"^{field}: expected"):
+    words = field if ":" in field else f"{field}: expected"
+    with pytest.raises(ValueError, match=f"^{words}"):
         WRONG[field]()

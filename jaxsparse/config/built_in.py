@@ -274,6 +274,8 @@ register_method(
     reads=("first_layer_dense", "last_layer_dense"),
     requires=("end_step",),
     label="continuous sparsification",
+    finishes_at="end_step",
+    finishes_after=True,
 )
 register_method(
     "edge_popup",

@@ -106,7 +106,7 @@ def register_method(
       **more: further attributes of `MethodSpec`: `receives` (`("key",)` for a random
         key), `records`, `requires`, `reads`, `distribution`, `keeps_counts`, `grows`,
         `chooses`, `gradient`; and those of `MaskTiming`: `updates_masks`,
-        `first_update`, `include_end`, `finishes_at`.
+        `first_update`, `include_end`, `finishes_at`, `finishes_after`.
 
     Returns:
       The function, unchanged.

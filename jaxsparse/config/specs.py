@@ -112,12 +112,15 @@ class MaskTiming:
         the Boolean field that decides this.
       finishes_at: field with the step at which the target sparsity is reached; "" if it
         is reached at initialization.
+      finishes_after: whether the target is reached after that many updates, which the
+        length of training may be, and not before the update of this number.
     """
 
     updates_masks: bool = True
     first_update: str = ""
     include_end: bool | str = False
     finishes_at: str = ""
+    finishes_after: bool = False
 
     def includes_end(self, section: ConfigDict) -> bool:
         """Returns whether the step `end_step` itself has a mask update.

@@ -275,14 +275,13 @@ def _check_end(c: ConfigDict, length: Durations) -> None:
     """
     timing = config_lib.METHODS.find(c.method).timing
     field = timing.finishes_at or ("end_step" if timing.includes_end(c) else "")
-    if field:
-        step = length.sparse.get(field)
-        if step is not None and step >= length.total:
-            raise ValueError(
-                f"config.sparse.{field}: expected a step below {length.total}, the "
-                f"length of training, got {c[field]!r}, which is step {step}; set an "
-                "earlier one, or the sparsity is never reached"
-            )
+    step, last = length.sparse.get(field), length.total - 1 + timing.finishes_after
+    if step is not None and step > last:
+        raise ValueError(
+            f"config.sparse.{field}: expected a step below {last + 1}, in a training "
+            f"of {length.total} steps, got {c[field]!r}, which is step {step}; set an "
+            "earlier one, or the sparsity is never reached"
+        )
     every = length.sparse.get("update_every", 0)
     first = length.sparse.get("begin_step", every)
     if timing.first_update == "one_interval" and first >= length.total:

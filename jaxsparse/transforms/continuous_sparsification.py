@@ -16,7 +16,7 @@ from jaxsparse.types import Step
 
 
 @arguments.check(
-    mask_logit=arguments.number(),
+    mask_logit=arguments.number(-80),  # below about -88, the scale is infinite
     mask_penalty=arguments.number(0),
     final_temperature=arguments.number(1),
 )
@@ -43,7 +43,7 @@ def continuous_sparsification(
       inner: the optimizer to wrap; any optax gradient transformation except
         `optax.lookahead`. It trains w and s.
       end_step: number of updates T after which the masks are hard, at least 1.
-      mask_logit: initial value of s, finite; the lower, the sparser.
+      mask_logit: initial value of s, finite and at least -80; the lower, the sparser.
       mask_penalty: the coefficient lambda, finite and at least 0.
       final_temperature: the value of beta at `end_step`, finite and at least 1.
       layers: which leaves have masks, and which of them are dense. All other options
@@ -75,7 +75,10 @@ def continuous_sparsification(
         layers,
         function="continuous_sparsification",
         distribution=None,
-        unused=("distribution", "structure", "min_layer_density", "axes"),
+        unused=(
+            *("distribution", "structure", "min_layer_density", "pack_masks"),
+            "axes",
+        ),
     )
     scale = 1 / jax.nn.sigmoid(jnp.float32(mask_logit))
 

@@ -46,8 +46,8 @@ def edge_popup(
         `optax.lookahead`.
       sparsity: fraction of the prunable weights that are not used, in [0, 1).
       layers: which leaves have masks, and how the used weights are divided among them;
-        the distribution is "uniform" by default and cannot be "global". `structure` and
-        `min_layer_density` must have their defaults.
+        the distribution is "uniform" by default and cannot be "global". `structure`,
+        `min_layer_density` and `pack_masks` must have their defaults.
       train_others: whether all other leaves, such as biases, are trained, instead of
         keeping their initial values too.
       key: random key of the initial scores, typed or raw key data (uint32);
@@ -76,7 +76,7 @@ def edge_popup(
         layers,
         function="edge_popup",
         distribution="uniform",
-        unused=("structure", "min_layer_density"),
+        unused=("structure", "min_layer_density", "pack_masks"),
     )
     if layers.distribution == "global":
         raise ValueError(

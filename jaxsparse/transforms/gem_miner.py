@@ -1,5 +1,6 @@
 """Gem-Miner: finds a subnetwork of the initial weights by training scores."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from jaxtyping import Array
 from jaxsparse import arguments, layer_options, select, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.layer_options import LayerOptions
-from jaxsparse.transforms import magnitude, update_schedules
+from jaxsparse.transforms import init_masks, magnitude, update_schedules
 from jaxsparse.transforms.edge_popup import FROZEN, score_key
 from jaxsparse.transforms.parts import Parts, Reparameterization, pass_gradient
 from jaxsparse.transforms.protocols import MaskUpdate
@@ -19,6 +20,7 @@ from jaxsparse.transforms.reparameterize import (
     ReparameterizedState,
     reparameterize,
 )
+from jaxsparse.transforms.self_sparse import by_layer
 from jaxsparse.transforms.sparsify import sparsify
 from jaxsparse.types import Masks, Params, RandomKey, Step
 
@@ -58,7 +60,8 @@ def gem_miner(
       update_every: steps between removals, at least 1; the first is at this step.
       score_penalty: coefficient of the penalty, the sum of the squared scores.
       layers: which leaves have masks, and how the sparsity is divided among them; the
-        distribution is "global" by default. All other leaves keep their initial values.
+        distribution is "global" by default. All other leaves, and dense layers, keep
+        their initial values.
       key: random key of the initial scores, as in `edge_popup`.
 
     Returns:
@@ -86,6 +89,14 @@ def gem_miner(
       Gems: Finding Lottery Tickets at Initialization. 2022. arXiv:2202.12002,
       algorithm 1, and the authors' code.
     """
+    update_every = update_schedules.check_steps(
+        update_every, field="update_every", minimum=1
+    )
+    if update_schedules.check_steps(end_step, field="end_step") < update_every:
+        raise ValueError(
+            f"end_step: expected at least update_every={update_every}, the step of the "
+            f"first removal, got {end_step}"
+        )
     schedule = update_schedules.make_update_schedule(
         begin_step=update_every,
         update_every=update_every,
@@ -105,11 +116,8 @@ def gem_miner(
     mask_fn = magnitude.make_mask_fn(layers)
 
     def maps(params: Params) -> Mapping[str, Reparameterization]:
-        masks = jax.eval_shape(lambda: masks_lib.ones(params, prunable=layers.prunable))
-        found = {
-            name: _rounded(name, score_penalty, key) for name in masks_lib.names(masks)
-        }
-        return dict.fromkeys(tree.names(params), FROZEN) | found
+        found = by_layer(lambda name, leaf: _rounded(name, score_penalty, key), layers)
+        return dict.fromkeys(tree.names(params), FROZEN) | found(params)
 
     def update_masks(
         masks: Masks,
@@ -120,15 +128,23 @@ def gem_miner(
         inner_state: ReparameterizedState,
         **unused: Any,
     ) -> MaskUpdate:
-        del params, grads, unused
-        scores = inner_state.trained["scores"]
+        del grads, unused
+        # Dense layers have no scores, and nothing is removed from them.
+        scores = jax.tree.map(
+            lambda mask, score, weight: weight if score is None else score,
+            masks,
+            inner_state.trained["scores"],
+            params,
+            is_leaf=lambda leaf: leaf is None,
+        )
         index = update_schedules.update_index(schedule, step)
         kept = mask_fn(masks, scores, table, index)
         return MaskUpdate(kept, finite=select.all_finite(scores, masks))
 
+    dense = functools.partial(masks_lib.ones, prunable=layers.prunable)
     return sparsify(
         reparameterize(inner, maps),
-        lambda params: masks_lib.ones(params, prunable=layers.prunable),
+        init_masks.stored(dense, layers),
         update_masks=update_masks,
         update_at=lambda step: update_schedules.should_update(schedule, step),
     )

@@ -32,7 +32,7 @@ from jaxtyping import Array, Bool
 from jaxsparse import arguments, select
 from jaxsparse import masks as masks_lib
 from jaxsparse.transforms.fitting import fit_grads, is_placeholder
-from jaxsparse.transforms.reparameterize import keep_outside
+from jaxsparse.transforms.part_states import check_shapes, keep_outside
 from jaxsparse.transforms.state import LatentState
 from jaxsparse.types import Grads, Masks, Params, Step
 
@@ -79,8 +79,9 @@ def latent(
 
     Raises:
       ValueError: from `init`, if the parameters are `optax.LookaheadParams` or
-        `mask_fn` contradicts `trains_all`; from `update`, if `params` is None or the
-        gradient of a prunable leaf is None.
+        `mask_fn` contradicts `trains_all`, or not all weights are trained and `inner`
+        is reparameterized with trained parts that several weights share; from `update`,
+        if `params` is None or the gradient of a prunable leaf is None.
     """
     inner = optax.with_extra_args_support(inner)
 
@@ -105,7 +106,9 @@ def latent(
         # A copy: `trained` may be the same arrays as `masks`, and two leaves that share
         # a buffer cannot both be donated.
         trained = jax.tree.map(jnp.copy, trained)
-        return LatentState(step, masks, skipped, trained, inner.init(params))
+        inner_state = inner.init(params)
+        check_shapes(trained, inner_state)
+        return LatentState(step, masks, skipped, trained, inner_state)
 
     def update(
         grads: Grads,

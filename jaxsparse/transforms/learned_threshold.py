@@ -61,7 +61,10 @@ def learned_threshold(
         layers,
         function="learned_threshold",
         distribution=None,
-        unused=("distribution", "structure", "min_layer_density", "axes"),
+        unused=(
+            *("distribution", "structure", "min_layer_density", "pack_masks"),
+            "axes",
+        ),
     )
 
     def make(name: str, leaf: Any) -> Reparameterization:

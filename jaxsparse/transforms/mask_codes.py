@@ -63,12 +63,15 @@ def is_packed(node: Any) -> bool:
     return isinstance(node, PackedCodes)
 
 
-def pack(codes: UInt8[Array, "..."]) -> PackedCodes:
+def pack(codes: UInt8[Array, "..."]) -> PackedCodes | UInt8[Array, ""]:
     """Packs the codes of one leaf along the axis that wastes the fewest bits.
 
     Args:
-      codes: codes with at least one axis.
+      codes: codes. A code without axes is returned as it is, since it fills a byte
+        anyway.
     """
+    if not codes.ndim:
+        return codes
     lengths = codes.shape
     # Whole bytes along the axis, relative to its length. The last of equal axes, since
     # weights are sharded along the last axis at need only.

@@ -5,8 +5,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array
 
+from jaxsparse import tree
 from jaxsparse.types import Params, Step
 
 # What the weights of one leaf are computed from, by name.
@@ -64,6 +66,36 @@ def pass_gradient(value: Array, stored: Array) -> Array:
 pass_gradient.defvjp(
     lambda value, stored: (value, None), lambda _, grad: (jnp.zeros_like(grad), grad)
 )
+
+
+class ReparameterizedState(NamedTuple):
+    """State of `reparameterize`.
+
+    Attributes:
+      step: number of updates made so far; int32 scalar, counted from 0.
+      trained: by name of the part, a tree with the nesting of the parameters; None
+        where a leaf lacks the part.
+      frozen: the parts that are not trained, in the same way.
+      inner_state: state of the wrapped optimizer, for the trained parts and, under the
+        name "others", the leaves that are trained directly.
+    """
+
+    step: Step
+    trained: dict[str, Any]
+    frozen: dict[str, Any]
+    inner_state: optax.OptState
+
+
+class ProjectedState(NamedTuple):
+    """State of `project`, within that of the masks.
+
+    Attributes:
+      step: number of updates made so far; int32 scalar, counted from 0.
+      inner_state: state of the wrapped optimizer.
+    """
+
+    step: Step
+    inner_state: optax.OptState
 
 
 def split(maps: list[Any], parts: list[Parts]) -> tuple[list[Parts], list[Parts]]:
@@ -130,3 +162,102 @@ def by_leaf(trees: dict[str, Any], structure: Any) -> list[Parts]:
         {name: column[i] for name, column in columns.items() if column[i] is not None}
         for i in range(structure.num_leaves)
     ]
+
+
+def is_reparameterization(name: str, value: Any) -> None:
+    """Checks that a value reparameterizes leaves, as an argument check.
+
+    Args:
+      name: name of the argument.
+      value: its value.
+
+    Raises:
+      TypeError: if it is neither a reparameterization nor a function.
+    """
+    if not (isinstance(value, Reparameterization) or callable(value)):
+        raise TypeError(
+            f"{name}: expected a Reparameterization, or a function of the parameters "
+            f"that returns those of leaves by name, got {value!r}"
+        )
+
+
+def of_names(found: ByName, params: Params) -> dict[str, Reparameterization]:
+    """Calls the function that returns the reparameterizations of single leaves.
+
+    Args:
+      found: the function.
+      params: the parameters.
+
+    Raises:
+      TypeError: if it returns anything else, or raises a TypeError.
+    """
+    expected = (
+        "reparameterization: expected a Reparameterization, or a function of the "
+        "parameters that returns those of leaves by name"
+    )
+    remedy = "pass what a maker returns, as in `powerpropagation(2.0)`"
+    name = getattr(found, "__name__", type(found).__name__)
+    try:
+        by_name = found(params)
+    except TypeError as error:
+        raise TypeError(
+            f"{expected}; {name} raised an error when it was called with them; {remedy}"
+        ) from error
+    is_mapping = isinstance(by_name, Mapping)
+    values = by_name.values() if is_mapping else [by_name]
+    wrong = [each for each in values if not isinstance(each, Reparameterization)]
+    if wrong or not is_mapping:
+        kind = type(wrong[0] if wrong and is_mapping else by_name).__name__
+        raise TypeError(f"{expected}, got {kind} from {name}; {remedy}")
+    return dict(by_name)
+
+
+def check_parts(maps: list[Any], parts: list[Any], params: Params) -> None:
+    """Checks the parts of each leaf, and what is computed from them.
+
+    Args:
+      maps: the reparameterization of each leaf; None where it has none.
+      parts: what `init` returned for it.
+      params: the parameters.
+
+    Raises:
+      ValueError: if something does not fit; the message names the first such leaf.
+    """
+    leaves = tree.named_leaves(params).items()
+    for (name, leaf), each, own in zip(leaves, maps, parts, strict=True):
+        if each is not None:
+            _check_leaf(name, leaf, each, own)
+
+
+def _check_leaf(name: str, leaf: Any, each: Reparameterization, own: Any) -> None:
+    where = f"reparameterization: {name}: expected"
+    if not isinstance(own, dict):
+        raise ValueError(
+            f"{where} a dict from name to array from `init`, got {type(own).__name__}"
+        )
+    if isinstance(each.frozen, str) or not {*each.frozen} <= {*own}:
+        raise ValueError(
+            f"{where} `frozen` to be a tuple of names of parts, {sorted(own)}, got "
+            f"{each.frozen!r}"
+        )
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+    shape = jax.eval_shape(each.forward, own, step).shape
+    if OTHERS in own or shape != leaf.shape:
+        raise ValueError(
+            f"{where} weights of shape {leaf.shape}, from parts none of which is "
+            f"called {OTHERS!r}, got shape {shape} from {sorted(own)}"
+        )
+    if each.penalty is not None:
+        shape = jax.eval_shape(each.penalty, own, step).shape
+        if shape:
+            raise ValueError(f"{where} a scalar from `penalty`, got shape {shape}")
+    if each.adjust is not None:
+        before, after = (
+            jax.tree.map(jnp.shape, found)
+            for found in (own, jax.eval_shape(each.adjust, own, step))
+        )
+        if before != after:
+            raise ValueError(
+                f"{where} parts of the same names and shapes from `adjust`, {before}, "
+                f"got {after}"
+            )

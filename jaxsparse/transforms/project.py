@@ -5,33 +5,24 @@ projection made zero take part in the next step and may become nonzero again.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxsparse import arguments
+from jaxsparse import arguments, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.layer_options import Prunable
+from jaxsparse.transforms import fitting
+from jaxsparse.transforms.part_states import check_inner
+from jaxsparse.transforms.parts import ProjectedState
 from jaxsparse.transforms.reparameterize import difference
 from jaxsparse.transforms.self_sparse import follow_zeros
 from jaxsparse.types import Grads, Params, Step
 
 # (weights after the optimizer's step, number of updates made so far) -> weights
 Projection = Callable[[Params, Step], Params]
-
-
-class ProjectedState(NamedTuple):
-    """State of `project`, within that of the masks.
-
-    Attributes:
-      step: number of updates made so far; int32 scalar, counted from 0.
-      inner_state: state of the wrapped optimizer.
-    """
-
-    step: Step
-    inner_state: optax.OptState
 
 
 @arguments.check(inner=arguments.optimizer, projection=arguments.function)
@@ -51,7 +42,7 @@ def project(
 
     Args:
       inner: the optimizer to wrap; any optax gradient transformation except
-        `optax.lookahead`, which must wrap the result instead.
+        `optax.lookahead`, which must wrap the result instead, and `reparameterize`.
       projection: called as `projection(params, step)` with all parameters after the
         optimizer's step, and the number of updates so far, this one included; returns
         parameters of the same shapes. It must be traceable. A proximal operator is a
@@ -65,8 +56,9 @@ def project(
       with `forward_params`, which returns the same.
 
     Raises:
-      ValueError: from `init`, if the parameters are `optax.LookaheadParams`; from
-        `update`, if `params` is None.
+      ValueError: from `init`, if the parameters are `optax.LookaheadParams` or `inner`
+        is reparameterized, whose parts the projection would not reach, or `projection`
+        returns other leaves; from `update`, if `params` is None.
 
     Examples:
       >>> def positive(params, step):
@@ -80,7 +72,21 @@ def project(
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> ProjectedState:
-        return ProjectedState(jnp.zeros((), jnp.int32), inner.init(params))
+        step = jnp.zeros((), jnp.int32)
+        if not fitting.is_placeholder(params):
+            tree.match_structure(
+                jax.eval_shape(projection, params, step),
+                params,
+                fields=("projection's result", "params"),
+                same_leaves=True,
+                remedy="return parameters of the same names and shapes",
+            )
+        inner_state = inner.init(params)
+        # The next update would compute the weights from parts without the projection.
+        check_inner(
+            inner_state, "make the projection a part of its `adjust`, or choose one"
+        )
+        return ProjectedState(step, inner_state)
 
     def update(
         grads: Grads,

@@ -14,7 +14,7 @@ Wrap the result in a sparse optimizer, such as `transforms.fixed(tx)`, to train 
 networks; all methods work around it.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,38 +25,25 @@ from jaxsparse import arguments, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.layer_options import Prunable
 from jaxsparse.transforms import fitting
+from jaxsparse.transforms.part_states import check_inner
 from jaxsparse.transforms.parts import (
     OTHERS,
     ByName,
     Parts,
     Reparameterization,
+    ReparameterizedState,
     by_leaf,
+    check_parts,
+    is_reparameterization,
+    of_names,
     split,
     to_trees,
     with_others,
 )
-from jaxsparse.types import Grads, Masks, Params, Step
+from jaxsparse.types import Grads, Params, Step
 
 
-class ReparameterizedState(NamedTuple):
-    """State of `reparameterize`.
-
-    Attributes:
-      step: number of updates made so far; int32 scalar, counted from 0.
-      trained: by name of the part, a tree with the nesting of the parameters; None
-        where a leaf lacks the part.
-      frozen: the parts that are not trained, in the same way.
-      inner_state: state of the wrapped optimizer, for the trained parts and, under the
-        name "others", the leaves that are trained directly.
-    """
-
-    step: Step
-    trained: dict[str, Any]
-    frozen: dict[str, Any]
-    inner_state: optax.OptState
-
-
-@arguments.check(inner=arguments.optimizer)
+@arguments.check(inner=arguments.optimizer, reparameterization=is_reparameterization)
 def reparameterize(
     inner: optax.GradientTransformation,
     reparameterization: Reparameterization | ByName,
@@ -98,6 +85,7 @@ def reparameterize(
       ValueError: from `init`, if the parameters are `optax.LookaheadParams`, `inner` is
         reparameterized itself, or a reparameterization does not fit its leaf; from
         `update`, if `params` is None.
+      TypeError: if `reparameterization` is neither, or returns anything else.
 
     Examples:
       >>> halves = transforms.Reparameterization(
@@ -123,7 +111,7 @@ def reparameterize(
             {} if each is None else jax.tree.map(jnp.copy, each.init(leaf))
             for each, leaf in zip(maps, leaves, strict=True)
         ]
-        _check_parts(maps, parts, params)
+        check_parts(maps, parts, params)
         trained, frozen = split(maps, parts)
         seen = to_trees(with_others(maps, trained, leaves), structure)
         state = (
@@ -131,7 +119,9 @@ def reparameterize(
             to_trees(frozen, structure),
         )
         inner_state = inner.init(seen)
-        _check_inner(inner_state)
+        check_inner(
+            inner_state, "combine the two in one `forward`, or choose one of them"
+        )
         return ReparameterizedState(step, *state, inner_state)
 
     def update(
@@ -229,54 +219,6 @@ def difference(target: Array, weight: Array) -> Array:
     return target.astype(weight.dtype) - weight
 
 
-def keep_outside(
-    masks: Masks, before: optax.OptState, after: optax.OptState
-) -> optax.OptState:
-    """Keeps what weights outside of masks are made of, in an optimizer state.
-
-    Args:
-      masks: masks of the weights whose update is applied.
-      before: the optimizer state before the update.
-      after: that after it, of the same structure.
-
-    Returns:
-      `after`, with the trained parts of other weights from `before`.
-    """
-
-    def keep(mask: Any, old: Any, new: Any) -> Any:
-        fits = mask is not None and new is not None and mask.shape == new.shape
-        return jnp.where(mask, new, old) if fits else new
-
-    def of_state(old: Any, new: Any) -> Any:
-        if not isinstance(new, ReparameterizedState):
-            return new
-        parts = {
-            name: jax.tree.map(
-                keep, masks, old.trained[name], part, is_leaf=lambda leaf: leaf is None
-            )
-            for name, part in new.trained.items()
-        }
-        return new._replace(trained=parts)
-
-    return jax.tree.map(
-        of_state,
-        before,
-        after,
-        is_leaf=lambda node: isinstance(node, ReparameterizedState),
-    )
-
-
-def _check_inner(inner_state: optax.OptState) -> None:
-    def found(node: Any) -> bool:
-        return isinstance(node, ReparameterizedState)
-
-    if any(map(found, jax.tree.leaves(inner_state, is_leaf=found))):
-        raise ValueError(
-            "inner: expected an optimizer of the weights themselves, got one that is "
-            "reparameterized already; combine the two in one `forward`, or choose one"
-        )
-
-
 def _check_params(params: Any) -> None:
     if params is None or isinstance(params, optax.LookaheadParams):
         raise ValueError(
@@ -295,30 +237,13 @@ def _of_leaves(
         masks = jax.eval_shape(lambda: masks_lib.ones(params, prunable=prunable))
         by_name = dict.fromkeys(masks_lib.names(masks), found)
     else:
-        by_name = dict(found(params))
+        by_name = of_names(found, params)
     unknown = [name for name in by_name if name not in names]
     if unknown:
         raise ValueError(
             f"reparameterization: expected names of leaves, {names}, got {unknown}"
         )
     return [by_name.get(name) for name in names]
-
-
-def _check_parts(maps: list[Any], parts: list[Parts], params: Params) -> None:
-    """Checks the parts of each leaf, and the weights that they give."""
-    step = jax.ShapeDtypeStruct((), jnp.int32)
-    for (name, leaf), each, own in zip(
-        tree.named_leaves(params).items(), maps, parts, strict=True
-    ):
-        if each is None:
-            continue
-        shape = jax.eval_shape(each.forward, own, step).shape
-        if OTHERS in own or shape != leaf.shape:
-            raise ValueError(
-                f"reparameterization: expected weights of shape {leaf.shape} for "
-                f"{name}, from parts none of which is called {OTHERS!r}, got shape "
-                f"{shape} from {sorted(own)}"
-            )
 
 
 def _pull_back(

@@ -72,7 +72,7 @@ def s_ste(
         layers,
         function="s_ste",
         distribution=None,
-        unused=("distribution", "structure", "min_layer_density"),
+        unused=("distribution", "structure", "min_layer_density", "pack_masks"),
     )
     layers = dataclasses.replace(layers, structure=select.n_of_m(m))
 
@@ -104,8 +104,12 @@ def _soft_groups(name: str, groups: select.Structure, n: int) -> Reparameterizat
     def init(weight: Array) -> Parts:
         wide = weight.astype(jnp.float32)
         shrunk = shrink(wide)
-        # Layers in which all magnitudes of a group are equal have no nearest scale.
-        scale = jnp.sum(wide * shrunk) / jnp.maximum(jnp.sum(shrunk**2), 1e-30)
+        # Where all magnitudes of each group are equal, all weights start at zero, and
+        # no scale is the nearest. It must not be 0: then weights would stay zero.
+        square = jnp.sum(shrunk**2)
+        some = square > 0
+        scale = jnp.sum(wide * shrunk) / jnp.where(some, square, 1)
+        scale = jnp.where(some, scale, 1)
         return {"stored": weight, "scale": scale.astype(weight.dtype)}
 
     def forward(parts: Parts, step: Step) -> Array:

@@ -81,8 +81,11 @@ def _evaluate(
         return variable.val if is_constant else values[variable]
 
     def select(before: Any, after: Any) -> Any:
-        after = jnp.asarray(after)
-        return jnp.where(skip, jnp.asarray(before).astype(after.dtype), after)
+        before, after = jnp.asarray(before), jnp.asarray(after)
+        # Random keys, whose dtype no step changes, cannot be cast.
+        if before.dtype != after.dtype:
+            before = before.astype(after.dtype)
+        return jnp.where(skip, before, after)
 
     outputs = jaxpr.outvars[: len(old)]
     times = Counter(map(id, outputs))

@@ -25,6 +25,7 @@ from jaxsparse.transforms import (
     skipped_step,
     state_reset,
 )
+from jaxsparse.transforms.part_states import keep_frozen
 from jaxsparse.transforms.protocols import (
     InitMasks,
     Observe,
@@ -192,7 +193,7 @@ def sparsify(
         inner_state = state_reset.reset_outside(
             jax.tree.map(lambda kept: kept | unchanged, mask_codes.kept(changes.codes)),
             state.inner_state,
-            inner.init(params_in),
+            keep_frozen(inner.init(params_in), state.inner_state),
         )
         masked = masks_lib.apply(masks, grads)
         if skip_update and update_masks is not None:

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Int, UInt32
 from jaxsparse import masks as masks_lib
 from jaxsparse import multihost, rng, tree
 from jaxsparse.transforms import mask_codes
+from jaxsparse.transforms.parts import ProjectedState, ReparameterizedState
 from jaxsparse.types import Masks, Params, RandomKey, Step
 
 
@@ -337,9 +338,9 @@ def replace_key(opt_state: optax.OptState, key: RandomKey) -> optax.OptState:
 def replicate_axes(opt_state: optax.OptState) -> optax.OptState:
     """Returns `vmap` axes for an optimizer state with a leading replicate axis.
 
-    All leaves are batched except the step counter and the flag that masks were
-    replaced. If these were batched, `vmap` would turn the `lax.cond` around a mask
-    update into a select, and every step would pay for a mask update.
+    All leaves are batched except the flag that masks were replaced and the steps, also
+    that of a projection or reparameterization right within the method. With these,
+    `vmap` would turn conditionals, as around a mask update, into selects.
 
     Args:
       opt_state: state of one replicate or of several; it may be abstract.
@@ -359,6 +360,9 @@ def replicate_axes(opt_state: optax.OptState) -> optax.OptState:
         if not _is_sparse(node):
             return 0
         batched = jax.tree.map(lambda _: 0, node)._replace(step=None)
+        inner = batched.inner_state
+        if isinstance(inner, ReparameterizedState | ProjectedState):
+            batched = batched._replace(inner_state=inner._replace(step=None))
         if isinstance(node, LatentState):
             return batched
         return batched._replace(replaced=None)

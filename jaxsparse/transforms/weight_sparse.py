@@ -92,7 +92,10 @@ def weight_sparse(
     ramp = ramp or SparsityRamp(schedule="linear")
     layers = layers or LayerOptions(prunable=every_weight)
     layers = layer_options.resolve(
-        layers, function="weight_sparse", distribution="uniform"
+        layers,
+        function="weight_sparse",
+        distribution="uniform",
+        unused=("pack_masks",),
     )
     table = update_schedules.gradual_sparsities(
         schedule,

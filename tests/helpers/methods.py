@@ -331,7 +331,7 @@ INNER: dict[str, Any] = {
         *("sgd", "momentum", "nesterov", "adam", "adamw", "lion", "rmsprop"),
         *("adagrad", "adafactor", "lamb", "muon", "novograd", "schedule free"),
         *("clipped", "hyperparameters", "accumulating", "apply if finite"),
-        *("partitioned", "plateau"),
+        *("partitioned", "plateau", "noise added"),
     )
 } | {
     "adafactor, factored": optax.adafactor(
@@ -353,7 +353,7 @@ PAIRS = {
     "sparse_evolution": "nesterov",
     "sparse_evolution blocks": "lion",
     "rigl": "momentum",
-    "rigl inverted": "adam",
+    "rigl inverted": "noise added",
     "rigl restarts": "muon",
     "rigl fan_in": "outer apply if finite",
     "rigl n_of_m": "novograd",

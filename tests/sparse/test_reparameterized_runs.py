@@ -89,6 +89,14 @@ WRONG = {
         fields_of("edge_popup", reparameterization="sign_in"),
         "config.sparse.*inner: expected .*reparameterized already",
     ),
+    "a projection": (
+        fields_of("proximal_l1", reparameterization="sign_in"),
+        "config.sparse.*inner: expected .*reparameterized already.*`adjust`",
+    ),
+    "a projection of all": (
+        fields_of("weight_sparse", reparameterization="sign_in"),
+        "config.sparse.*inner: expected .*reparameterized already.*`adjust`",
+    ),
     "rescaling": (
         SIGN_IN | {"sparse.rescale_every": "0step"},
         "sparse.rescale_every: .*",

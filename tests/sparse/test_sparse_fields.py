@@ -138,6 +138,10 @@ MISFITS: list[tuple[dict[str, Any], str]] = [
         fields_of("gmp", end_step="100%"),
         "sparse.end_step: expected a step below 12, .*got '100%', which is step 12",
     ),
+    (
+        fields_of("continuous_sparsification", end_step="13step"),
+        "sparse.end_step: expected a step below 13, .*got '13step', which is step 13",
+    ),
     (fields_of("ac_dc", end_step="900step"), "sparse.end_step: .*got '900step'"),
     (fields_of("one_shot", begin_step="100%"), "sparse.begin_step: .*got '100%'"),
     (

@@ -25,8 +25,9 @@ SPARSE = Section(
             None,
             valid.optional(valid.NAME),
             "Reparameterization: a function of other, trained parameters that the "
-            "prunable weights are. It works with every method, and with lottery "
-            "levels. None trains the weights themselves.",
+            "prunable weights are. Methods that make weights zero by a "
+            "reparameterization or a projection of their own refuse it. None trains "
+            "the weights themselves.",
         ),
         "weight_power": Field(
             2.0,
@@ -239,7 +240,7 @@ SPARSE = Section(
         ),
         "mask_logit": Field(
             -0.01,
-            valid.number(-100.0, 100.0),
+            valid.number(-80.0, 100.0),
             "Initial value of the soft masks, as the argument of a sigmoid.",
         ),
         "mask_penalty": Field(
