@@ -9,10 +9,19 @@ for the forward pass, for the gradients of activations, and for those of weights
 g is the density of the weights whose gradient is computed:
 
     gradient    methods                           g
-    "active"    dense, static, SET, GMP, IMP      d
+    "active"    dense, static, SET, GMP, IMP,     d
+                STR, continuous sparsification,
+                Gem-Miner
     "updates"   RigL, GraNet                      1 at mask updates, otherwise d
-    "always"    SNFS, straight-through, SR-STE    1
+    "always"    SNFS, straight-through, SR-STE,   1
+                S-STE, edge-popup, proximal L1,
+                weight-sparse
     "backward"  Top-KAST                          density of the trained weights
+
+STR has no gradient below its thresholds, continuous sparsification none where a hard
+mask is 0, and Gem-Miner removes weights for good: they need that of active weights
+only. Gem-Miner's ticket counts as active, although part of it is not used in the
+forward pass while scores are trained.
 
 These are the formulas of Evci et al. 2020 (appendix H), in which f(d) = f_S, f(1) = f_D
 and, over the interval between mask updates, RigL takes
@@ -113,7 +122,9 @@ def segments(
     """Divides a stage into segments, from densities that were counted now and then.
 
     If masks were updated several times between two counts, densities are interpolated
-    linearly from update to update; `is_exact` tells whether that happened.
+    linearly from update to update; `is_exact` tells whether that happened. If the steps
+    of the updates are unknown, the mean of both counts is taken, and the dense
+    gradients of "updates" are left out.
 
     Args:
       counted: training steps at which weights were counted, increasing, with the
@@ -152,7 +163,7 @@ def segments(
 def is_exact(
     counted: Sequence[tuple[int, Densities]], stretch: Stretch, *, keeps_counts: bool
 ) -> bool:
-    """Returns whether `segments` has no interpolated densities.
+    """Returns whether `segments` has neither interpolated nor left out anything.
 
     Args:
       counted: steps and densities, as for `segments`.
@@ -161,6 +172,8 @@ def is_exact(
     """
     first, last = counted[0][0], counted[-1][0]
     updates = stretch.updates
+    if updates is None and stretch.gradient == "updates":
+        return False  # the number of dense gradients is unknown
     if updates is not None and not keeps_counts:
         # Nothing was counted after these, but the last step trains with old masks.
         outside = [step for step in updates if stretch.start <= step < first]

@@ -62,6 +62,13 @@ def test_unknown_updates_take_the_mean() -> None:
     assert not flops.is_exact(counted, stretch, keeps_counts=False)
 
 
+def test_dense_gradients_at_unknown_steps_are_said() -> None:
+    same = [(0, equal(0.4)), (10, equal(0.4))]
+    for gradient, wanted in {"updates": False, "active": True, "always": True}.items():
+        stretch = flops.Stretch(0, 10, None, gradient, lambda step: step)
+        assert flops.is_exact(same, stretch, keeps_counts=True) is wanted
+
+
 def test_growth_batch_is_an_extra_gradient() -> None:
     stretch = flops.Stretch(
         0, 10, [4], "updates", lambda step: 8 * step, growth_examples=100
