@@ -165,6 +165,9 @@ def is_exact(
 ) -> bool:
     """Returns whether `segments` has neither interpolated nor left out anything.
 
+    If the steps of mask updates are unknown, equal densities of two successive counts
+    are taken to hold between them, but not before the first count or after the last.
+
     Args:
       counted: steps and densities, as for `segments`.
       stretch: the steps of the stage.
@@ -174,10 +177,12 @@ def is_exact(
     updates = stretch.updates
     if updates is None and stretch.gradient == "updates":
         return False  # the number of dense gradients is unknown
-    if updates is not None and not keeps_counts:
+    if not keeps_counts:
+        # Any step may have an update if the steps of updates are unknown.
+        possible = range(stretch.start, stretch.stop) if updates is None else updates
         # Nothing was counted after these, but the last step trains with old masks.
-        outside = [step for step in updates if stretch.start <= step < first]
-        outside += [step for step in updates if last <= step < stretch.stop - 1]
+        outside = [step for step in possible if stretch.start <= step < first]
+        outside += [step for step in possible if last <= step < stretch.stop - 1]
         if outside:
             return False
     for (begin, before), (end, after) in zip(counted, counted[1:], strict=False):

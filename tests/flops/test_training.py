@@ -69,6 +69,20 @@ def test_dense_gradients_at_unknown_steps_are_said() -> None:
         assert flops.is_exact(same, stretch, keeps_counts=True) is wanted
 
 
+def test_steps_before_and_after_all_counts_are_not_exact() -> None:
+    stretch = flops.Stretch(0, 10, None, "active", lambda step: step)
+    # A count is taken before the step of its number, so step 9 is the last to matter.
+    for begin, end, wanted in (
+        (0, 10, True),
+        (0, 9, True),
+        (0, 8, False),
+        (1, 10, False),
+    ):
+        counted = [(begin, equal(0.5)), (end, equal(0.5))]
+        assert flops.is_exact(counted, stretch, keeps_counts=False) is wanted
+        assert flops.is_exact(counted, stretch, keeps_counts=True)
+
+
 def test_growth_batch_is_an_extra_gradient() -> None:
     stretch = flops.Stretch(
         0, 10, [4], "updates", lambda step: 8 * step, growth_examples=100
