@@ -91,7 +91,7 @@ def torch_arrays(
 
     for entry in torch_layout.entries(model, variables, channels=channels):
         values = [leaves[name] for name in entry.leaves]
-        if entry.leaves[0] not in found:
+        if not any(name in found for name in entry.leaves):
             result[entry.key] = join(values, entry)
         else:
             kept = [found.get(name) for name in entry.leaves]

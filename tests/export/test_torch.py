@@ -161,6 +161,26 @@ def test_masks_are_those_of_torch_prune() -> None:
     np.testing.assert_allclose(theirs, ours, atol=3e-6, rtol=3e-5)
 
 
+def test_masks_of_any_part_of_a_joint_tensor_are_written() -> None:
+    model, _, shape = NETWORKS["vit"]
+    variables = drawn(model, shape)
+    generator = np.random.default_rng(1)
+
+    def draw(name: str, leaf: Any) -> jax.Array | None:
+        is_chosen = name.endswith(("key/kernel", "value/kernel"))
+        return jnp.asarray(generator.random(leaf.shape) < 0.5) if is_chosen else None
+
+    ticket = tree.map_with_names(draw, variables["params"])
+    arrays = export.torch_arrays(model, variables, ticket)
+    mask = arrays["blocks.0.attn.qkv.weight_mask"]
+    assert "blocks.0.attn.qkv.weight" not in arrays
+    assert mask[:8].all()  # query
+    found = tree.named_leaves(ticket)
+    for i, part in enumerate(("key", "value"), start=1):
+        kept = found[f"block1/attention/{part}/kernel"]
+        np.testing.assert_array_equal(mask[8 * i : 8 * (i + 1)].T, kept)
+
+
 def test_bfloat16_survives_both_ways() -> None:
     model, _, shape = NETWORKS["vit"]
     variables = jax.tree.map(
