@@ -214,3 +214,34 @@ def test_wrong_networks_and_names_are_refused() -> None:
     ghost = {"params": {**variables["params"], "skip2": {"kernel": jnp.ones((1, 1))}}}
     with pytest.raises(ValueError, match="skip2/kernel.*has no name in PyTorch"):
         export.torch_arrays(model, ghost)
+
+
+def test_wrong_state_dicts_and_shapes_are_refused() -> None:
+    model, _, shape = NETWORKS["conv_4"]
+    arrays, images = (
+        export.torch_arrays(model, drawn(model, shape)),
+        jnp.ones((1, *shape)),
+    )
+    with pytest.raises(TypeError, match="state_dict: expected a Mapping, got 'net.pt'"):
+        export.from_torch(model, "net.pt", images)  # ty: ignore[invalid-argument-type]
+    with pytest.raises(ValueError, match=r"images: expected images .*got \(8, 12, 3\)"):
+        export.from_torch(model, arrays, images[0])
+    with pytest.raises(ValueError, match="images: expected images .*got tuple"):
+        export.from_torch(model, arrays, images.shape)
+    # 8 x 20 pixels make 2 x 5 x 4 features, where the state dict has 2 x 3 x 4.
+    wide = jnp.ones((1, 8, 20, 3))
+    with pytest.raises(ValueError, match=r"fc1.*kernel, \(5, 40\), got \(5, 24\)"):
+        export.from_torch(model, arrays, wide)
+    uneven = arrays | {"fc1.weight": np.ones((5, 25))}
+    with pytest.raises(ValueError, match=r"fc1.*kernel, \(5, 24\), got \(5, 25\)"):
+        export.from_torch(model, uneven, images)
+    weight = arrays["fc1.weight"]
+    pruned = {key: array for key, array in arrays.items() if key != "fc1.weight"}
+    pruned |= {"fc1.weight_orig": weight, "fc1.weight_mask": np.ones((24, 5))}
+    with pytest.raises(ValueError, match=r"fc1.weight_mask.*\(5, 24\), got \(24, 5\)"):
+        export.from_torch(model, pruned, images)
+    vit, _, shape = NETWORKS["vit"]
+    joint = export.torch_arrays(vit, drawn(vit, shape))
+    joint["blocks.0.attn.qkv.weight"] = np.ones((25, 8))
+    with pytest.raises(ValueError, match=r"qkv.*\(24, 8\), got \(25, 8\)"):
+        export.from_torch(vit, joint, jnp.ones((1, *shape)))
