@@ -128,10 +128,10 @@ def training(
     else:
         gradient = {"snfs": "always", "rigl": "updates"}.get(method, "active")
         # The paper counts the interval and the update: INTERVAL + 1 steps.
-        stretch = flops.Stretch(
+        stage = flops.StageSteps(
             0, INTERVAL + 1, [INTERVAL], gradient, lambda step: step
         )
-        parts = flops.segments([(0, density)], stretch)
+        parts = flops.segments([(0, density)], stage)
     examples = sum(part.examples for part in parts)
     return flops.training(macs, parts) / flops.training(
         macs, [flops.Segment(examples, {})]
@@ -218,7 +218,7 @@ def test_top_kast_counts_forward_and_trained_weights(
     macs, shapes = resnet
     density = densities(shapes, "all sparse", forward)
     trained = densities(shapes, "all sparse", backward)
-    stretch = flops.Stretch(0, 100, (), "backward", lambda step: step, trained)
-    cost = flops.training(macs, flops.segments([(0, density)], stretch))
+    stage = flops.StageSteps(0, 100, (), "backward", lambda step: step, trained)
+    cost = flops.training(macs, flops.segments([(0, density)], stage))
     found = cost / flops.training(macs, [flops.Segment(100, {})])
     assert found == pytest.approx(wanted, rel=1e-12)
