@@ -17,7 +17,7 @@ torch = pytest.importorskip(
 )
 from helpers import torch_networks as nets  # noqa: E402
 
-V2 = models.MobileNetV2((1, 2), (4, 8), (1, 1, 2), 4, 16, 2, 10)
+V2 = models.MobileNetV2((1, 2), (4, 8), (1, 1, 2), 4, 16, 2, 10, act=nn.relu6)
 NETWORKS: dict[str, tuple[nn.Module, Callable[[], Any], tuple[int, ...]]] = {
     "lenet_300_100": (
         models.LeNet300100((6, 5)),
@@ -129,6 +129,20 @@ def test_outputs_are_equal_and_the_way_back_is_exact(name: str) -> None:
         ):
             assert leaf.dtype == other.dtype
             np.testing.assert_array_equal(leaf, other)
+
+
+def test_mobilenet_v2_of_torchvision_has_relu6() -> None:
+    _, make, shape = NETWORKS["mobilenet_v2"]
+    variables, network = drawn(V2, shape), make().eval()
+    network.load_state_dict(export.torch_state_dict(V2, variables), strict=True)
+    # So large that activations are beyond 6.
+    images = 50 * np.random.default_rng(1).normal(size=(2, *shape)).astype(np.float32)
+    with torch.no_grad():
+        theirs = network(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
+    ours = V2.apply(variables, images, train=False)
+    np.testing.assert_allclose(theirs, ours, atol=3e-6 * np.abs(ours).max(), rtol=3e-5)
+    other = V2.clone(act=nn.relu).apply(variables, images, train=False)
+    assert not np.allclose(theirs, other, rtol=0.01)
 
 
 def test_masks_are_those_of_torch_prune() -> None:
