@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 import hypothesis
+import jax
+import numpy as np
 import pytest
 from hypothesis import strategies as st
 
@@ -81,6 +83,45 @@ def test_steps_before_and_after_all_counts_are_not_exact() -> None:
         counted = [(begin, equal(0.5)), (end, equal(0.5))]
         assert flops.is_exact(counted, stage, keeps_counts=False) is wanted
         assert flops.is_exact(counted, stage, keeps_counts=True)
+
+
+def test_top_kast_counts_the_products_of_its_passes() -> None:
+    # Two linear layers, product by product: active weights are used in both passes, and
+    # trained weights, which contain them, have a gradient.
+    rng = np.random.default_rng(0)
+    sizes = {"a": (6, 5), "b": (5, 4)}
+    weights = {k: rng.normal(size=shape) for k, shape in sizes.items()}
+    trained = {k: rng.random(shape) < 0.6 for k, shape in sizes.items()}
+    active = {k: m & (rng.random(m.shape) < 0.5) for k, m in trained.items()}
+    signals, products = {"a": rng.normal(size=6)}, 0
+    for name, after in (("a", "b"), ("b", "outputs")):
+        signals[after] = np.zeros(sizes[name][1])
+        for i, j in np.argwhere(active[name]):
+            signals[after][j] += signals[name][i] * weights[name][i, j]
+            products += 1
+    back, found = np.ones(4), {k: np.zeros(shape) for k, shape in sizes.items()}
+    for name in ("b", "a"):
+        inputs = np.zeros(sizes[name][0])
+        for i, j in np.argwhere(trained[name]):
+            found[name][i, j] = signals[name][i] * back[j]
+            products += 1
+        for i, j in np.argwhere(active[name]):  # also for the images, by convention
+            inputs[i] += weights[name][i, j] * back[j]
+            products += 1
+        back = inputs
+    sparse = {k: weights[k] * active[k] for k in sizes}
+
+    def apply(w: dict, x: jax.Array) -> jax.Array:
+        return x @ w["a"] @ w["b"]
+
+    wanted = jax.grad(lambda w: apply(w, signals["a"]).sum())(sparse)
+    for name, mask in trained.items():
+        np.testing.assert_allclose(found[name], wanted[name] * mask, rtol=1e-5)
+    density, both = flops.densities(active), flops.densities(trained)
+    stage = flops.StageSteps(0, 3, None, "backward", lambda step: 7 * step, both)
+    cost = flops.macs(apply, weights, signals["a"])
+    total = flops.training(cost, flops.segments([(0, density)], stage))
+    assert total == pytest.approx(21 * 2 * products, rel=1e-12)
 
 
 def test_growth_batch_is_an_extra_gradient() -> None:
