@@ -12,7 +12,7 @@ LAYERS = (
     ("old_names", "launchers"),
     (
         *("types", "tree", "metrics_log", "rng", "multihost", "durations", "stages"),
-        *("extras", "replicates"),
+        *("extras", "replicates", "npz_files"),
     ),
     ("config", "arguments"),
     (

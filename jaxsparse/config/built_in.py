@@ -234,6 +234,7 @@ register_method(
     reads=_AROUND,
     receives=("axes",),
     requires=("end_step",),
+    gradient="always",
     label="weight-sparse",
     distribution="uniform",
     finishes_at="end_step",
@@ -245,6 +246,7 @@ register_method(
     records=_LAYERS,
     reads=("first_layer_dense", "last_layer_dense"),
     receives=("learning_rate",),
+    gradient="always",
     label="proximal L1",
 )
 register_method(
@@ -253,6 +255,7 @@ register_method(
     arguments=("prunable", "dense", "structure", "sparsity"),
     records=_LAYERS,
     receives=("axes",),
+    gradient="always",
     label="S-STE",
 )
 register_method(
@@ -261,6 +264,7 @@ register_method(
     arguments=("prunable", "dense", "threshold_logit"),
     records=_LAYERS,
     reads=("first_layer_dense", "last_layer_dense"),
+    gradient="active",
     label="STR",
 )
 register_method(
@@ -273,6 +277,7 @@ register_method(
     records=_LAYERS,
     reads=("first_layer_dense", "last_layer_dense"),
     requires=("end_step",),
+    gradient="active",
     label="continuous sparsification",
     finishes_at="end_step",
     finishes_after=True,
@@ -284,6 +289,7 @@ register_method(
     records=_LAYERS,
     reads=_AROUND,
     receives=("axes",),
+    gradient="always",
     label="edge-popup",
     distribution="uniform",
 )
@@ -297,6 +303,7 @@ register_method(
     reads=_AROUND,
     receives=("axes",),
     requires=("end_step",),
+    gradient="active",
     label="Gem-Miner",
     first_update="one_interval",
     include_end=True,

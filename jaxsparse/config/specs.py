@@ -161,7 +161,8 @@ class MethodSpec(Spec):
       gradient: of which weights the gradient is computed, for FLOPs: "active",
         "updates" (of all weights at mask updates), "always" (of all weights) or
         "backward" (of the trained weights); see `flops.training`. "" for "updates" if
-        masks are updated, otherwise "active".
+        masks are updated, otherwise "active". With "updates" and unknown steps
+        (`first_update` is ""), records of FLOPs are marked as not exact.
     """
 
     arguments: Mapping[str, str] = dataclasses.field(default_factory=dict)

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import export as jax_export
 
-from jaxsparse import arguments, extras, metrics_log
-from jaxsparse import masks as masks_lib
-from jaxsparse.export import onnx_rules
+from jaxsparse import arguments, extras, metrics_log, tree
+from jaxsparse.export import onnx_rules, safetensors_files
 from jaxsparse.export.onnx_graph import OPSET, Graph, Tensor
 from jaxsparse.types import Masks
 
@@ -51,10 +51,11 @@ def onnx(
         `lambda variables, x: model.apply(variables, x, train=False)`.
       params: concrete parameters; any tree that `apply` takes, such as all variables of
         a network.
-      *inputs: trees of arrays or of `jax.ShapeDtypeStruct`, whose first axis is the
-        batch.
+      *inputs: trees of arrays or of `jax.ShapeDtypeStruct`, at least one array. With
+        `dynamic_batch`, the first axis of each is the batch, of the same size.
       masks: masks of leaves of `params`; weights outside them are written as zeros.
-        None or missing where a leaf has no mask.
+        None or missing where a leaf has no mask. Masks are boolean and have the
+        shapes of their leaves.
       dynamic_batch: whether the file works for any batch size; otherwise for that of
         `inputs` only.
 
@@ -63,8 +64,10 @@ def onnx(
 
     Raises:
       ModuleNotFoundError: if the packages onnx and onnxruntime are not installed.
-      ValueError: if `apply` uses an operation without a rule (the message names it), or
-        if ONNX Runtime computes something else than JAX.
+      ValueError: if there are no inputs, one has no batch axis, a mask fits no leaf,
+        `apply` uses an operation without a rule (the message names it), or ONNX Runtime
+        computes something else than JAX: numbers within 1e-4 of the largest, integers
+        and booleans exactly.
       OSError: if the file cannot be written.
 
     Examples:
@@ -74,14 +77,49 @@ def onnx(
       True
     """
     extras.require("onnx", "onnxruntime", purpose="ONNX files", extra="export")
+    _check_inputs(inputs, dynamic_batch=dynamic_batch)
     if masks is not None:
-        params = masks_lib.apply(masks, params)
+        params = _masked(params, masks)
     model = _convert(apply, params, inputs, dynamic_batch=dynamic_batch)
     content = model.SerializeToString()
     for batch in (None, 3) if dynamic_batch else (None,):
         _compare(content, apply, params, inputs, batch)
     metrics_log.write_atomically(Path(path), content)
     return len(content)
+
+
+def _check_inputs(inputs: Any, *, dynamic_batch: bool) -> None:
+    """Raises an error if there is no input, or one has no batch axis."""
+    leaves = tree.named_leaves(inputs)
+    if not leaves:
+        raise ValueError("inputs: expected at least one array, got none")
+    for name, leaf in leaves.items():
+        if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
+            raise TypeError(
+                f"inputs: {name}: expected an array or a `jax.ShapeDtypeStruct`, got "
+                f"{leaf!r}"
+            )
+    shapes = {name: tuple(leaf.shape) for name, leaf in leaves.items()}
+    batches = {shape[:1] for shape in shapes.values()}
+    if dynamic_batch and (len(batches) > 1 or () in batches):
+        raise ValueError(
+            "inputs: expected a first axis of the same size in all, the batch, with "
+            f"dynamic_batch=True, got shapes {shapes}; pass dynamic_batch=False for "
+            "inputs without a batch"
+        )
+
+
+def _masked(params: Any, masks: Masks) -> Any:
+    """Sets weights outside the masks to zero."""
+    found = safetensors_files.fit_masks(masks, params)
+    return tree.map_with_names(
+        lambda name, leaf: (
+            jnp.where(found[name], leaf, jnp.zeros((), leaf.dtype))
+            if name in found
+            else leaf
+        ),
+        params,
+    )
 
 
 def _convert(
@@ -166,11 +204,25 @@ def _compare(
         )
     for i, (a, b) in enumerate(zip(theirs, jax.tree.leaves(ours), strict=True)):
         expected = np.asarray(b)
+        where = f"output_{i}: expected from ONNX Runtime what JAX computes"
+        if a.shape != expected.shape or a.dtype != expected.dtype:
+            raise ValueError(
+                f"{where}, {expected.dtype}{expected.shape}, got {a.dtype}{a.shape}; "
+                "please report this network"
+            )
+        if not jnp.issubdtype(expected.dtype, jnp.inexact):
+            if not np.array_equal(a, expected):
+                raise ValueError(
+                    f"{where}, got other {expected.dtype} values in "
+                    f"{np.count_nonzero(a != expected)} places of {a.size}; where they "
+                    "depend on rounding, as a largest of nearly equal numbers does, "
+                    "return the numbers instead; otherwise please report this network"
+                )
+            continue
         error = np.abs(a - expected).max(initial=0)
         largest = np.abs(expected).max(initial=0)
-        if a.shape != expected.shape or not error <= TOLERANCE * max(largest, 1e-6):
+        if not error <= TOLERANCE * max(largest, 1e-6):
             raise ValueError(
-                f"output_{i}: expected from ONNX Runtime what JAX computes, up to "
-                f"{TOLERANCE} of the largest output {largest:.3g}, got an error of "
-                f"{error:.3g}; please report this network"
+                f"{where}, up to {TOLERANCE} of the largest output {largest:.3g}, got "
+                f"an error of {error:.3g}; please report this network"
             )

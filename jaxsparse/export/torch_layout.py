@@ -9,6 +9,7 @@ Layouts differ as follows, where h and w are height and width, i inputs and o ou
     query, key and value of a transformer: one weight, in this order
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,6 +103,23 @@ def _order(leaf: str) -> int:
     """Returns the place of a leaf in a tensor that joins several."""
     joined = ("query", "key", "value")
     return next((i for i, part in enumerate(joined) if f"/{part}/" in leaf), 0)
+
+
+def torch_shape(entry: Entry, shapes: Mapping[str, Any]) -> tuple[int, ...]:
+    """Returns the shape of a tensor.
+
+    Args:
+      entry: the tensor.
+      shapes: leaves, or their shapes as `jax.ShapeDtypeStruct`, by name.
+    """
+    shape = tuple(shapes[entry.leaves[0]].shape)
+    if len(shape) == 4:
+        height, width, inputs, outputs = shape
+        shape = (outputs, inputs, height, width)
+    elif len(shape) == 2:
+        shape = shape[::-1]
+    joined = len(entry.leaves)
+    return (joined * shape[0], *shape[1:]) if joined > 1 else shape
 
 
 def to_torch(array: np.ndarray, channels: int) -> np.ndarray:

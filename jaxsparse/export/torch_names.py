@@ -10,6 +10,20 @@ of the code that is most used with PyTorch:
     WideResNet      github.com/xternalz/WideResNet-pytorch
     ViT             timm, on which the code of DeiT is built
     LeNets, ConvNet conv1, conv2, ..., then fc1, fc2, ... in order, the head last
+
+Equal names and shapes do not make equal networks. These have no weights, and must agree
+too; otherwise weights are loaded without an error, and outputs are wrong:
+
+    MobileNetV2     torchvision has ReLU6: make ours with `act=nn.relu6`
+    MobileNetV1     pytorch-cifar has ReLU and, for images of 32x32 pixels, the strides
+                    (1, 1, 2, 2, 2, 2)
+    VGG             pytorch-cifar ends with a fifth max pooling, ours with the average
+                    over height and width: replace its last MaxPool2d, which has no
+                    weights, by AdaptiveAvgPool2d(1). Its convolutions have biases and
+                    normalization: ours need `use_bias=True, norm=layers.BATCH_NORM`
+    ResNet          torchvision has the shortcut "projection", and strides in the 3x3
+                    convolutions, as ours
+    ViT             timm has GELU without approximation, as ours
 """
 
 import re

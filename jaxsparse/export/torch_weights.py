@@ -91,7 +91,7 @@ def torch_arrays(
 
     for entry in torch_layout.entries(model, variables, channels=channels):
         values = [leaves[name] for name in entry.leaves]
-        if entry.leaves[0] not in found:
+        if not any(name in found for name in entry.leaves):
             result[entry.key] = join(values, entry)
         else:
             kept = [found.get(name) for name in entry.leaves]
@@ -153,7 +153,22 @@ def _array(tensor: Any) -> np.ndarray:
     return np.asarray(tensor)
 
 
-@arguments.check(model=arguments.instance(nn.Module))
+def _check_images(field: str, images: Any) -> None:
+    """Checks that the shape of images is known, as `arguments.check` wants it."""
+    shape = getattr(images, "shape", None)
+    if shape is None or len(shape) != 4 or 0 in shape:
+        raise ValueError(
+            f"{field}: expected images [b, h, w, c] or their shape, none of it 0, got "
+            f"{type(images).__name__ if shape is None else shape}; pass "
+            "`jax.ShapeDtypeStruct((1, height, width, channels), jnp.float32)`"
+        )
+
+
+@arguments.check(
+    model=arguments.instance(nn.Module),
+    state_dict=arguments.instance(Mapping),
+    images=_check_images,
+)
 def from_torch(
     model: nn.Module, state_dict: Mapping[str, Any], images: Any
 ) -> Imported:
@@ -175,6 +190,7 @@ def from_torch(
       Variables for `model.apply` in the dtypes of the state dict, and masks.
 
     Raises:
+      TypeError: if `state_dict` is not a mapping, such as the path of a file.
       ValueError: if names or shapes differ from those of the network; the message lists
         them.
 
@@ -199,19 +215,13 @@ def from_torch(
     values: dict[str, np.ndarray] = {}
     active: dict[str, np.ndarray] = {}
     for entry in wanted:
-        weights, mask = _masked(entry.key, given)
+        weights, mask = _masked(entry, given, shapes)
         count = len(entry.leaves)
         for leaf, part, kept in zip(
             entry.leaves, _split(weights, count), _split(mask, count), strict=True
         ):
             values[leaf] = torch_layout.to_jax(part, entry.channels)
             active[leaf] = torch_layout.to_jax(kept, entry.channels)
-            if values[leaf].shape != shapes[leaf].shape:
-                raise ValueError(
-                    f"state_dict: {entry.key}: expected a shape that fits {leaf}, "
-                    f"{shapes[leaf].shape}, got {weights.shape}; make a network of the "
-                    "same size, and pass images of its size"
-                )
     variables = tree.map_with_names(lambda name, _: jnp.asarray(values[name]), template)
     ones = masks_lib.ones(variables["params"])
     masks = tree.map_with_names(
@@ -227,11 +237,22 @@ def _split(array: np.ndarray, count: int) -> list[np.ndarray]:
     return np.split(array, count) if count > 1 else [array]
 
 
-def _masked(key: str, given: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns a tensor and its mask."""
-    if key in given:
-        return given[key], given[key] != 0
-    return given[key + _ORIGINAL], given[key + _MASK] != 0
+def _masked(
+    entry: torch_layout.Entry,
+    given: Mapping[str, np.ndarray],
+    shapes: Mapping[str, Any],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns a tensor and its mask, both of the shape that fits the leaves."""
+    key, wanted = entry.key, torch_layout.torch_shape(entry, shapes)
+    names = (key,) if key in given else (key + _ORIGINAL, key + _MASK)
+    for name in names:
+        if given[name].shape != wanted:
+            raise ValueError(
+                f"state_dict: {name}: expected a shape that fits "
+                f"{', '.join(entry.leaves)}, {wanted}, got {given[name].shape}; make a "
+                "network of the same size, and pass images of its size"
+            )
+    return given[names[0]], given[names[-1]] != 0
 
 
 def _check_keys(wanted: set[str], given: Mapping[str, np.ndarray]) -> None:

@@ -53,8 +53,8 @@ def make_account(
     method = config_lib.METHODS.find(config.sparse.method)
     updates: tuple[int, ...] | None = ()
     if method.timing.updates_masks:
-        # Top-KAST and unknown methods have no list of steps.
-        updates = probes.update_steps(config, length) or None
+        is_known = bool(method.timing.first_update)
+        updates = probes.update_steps(config, length) if is_known else None
     return FlopAccount(
         macs,
         dense_params=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(weights)),

@@ -14,7 +14,7 @@ from jaxsparse.flops.macs import Macs, macs
 from jaxsparse.flops.training import (
     GRADIENTS,
     Segment,
-    Stretch,
+    StageSteps,
     inference,
     is_exact,
     segments,
@@ -25,7 +25,7 @@ __all__ = (
     "GRADIENTS",
     "Macs",
     "Segment",
-    "Stretch",
+    "StageSteps",
     "densities",
     "inference",
     "is_exact",

@@ -33,11 +33,15 @@ class _Origin(NamedTuple):
 
 
 class _Tally(NamedTuple):
-    """State of a walk: sizes of the leaves, names with masks, and counts so far."""
+    """State of a walk: sizes of the leaves, names with masks, and counts so far.
+
+    Counts are by leaf; those of two activations have the key None, as a leaf may have
+    any name.
+    """
 
     sizes: dict[str, int]
     masked: frozenset[str]
-    counts: dict[str, int]
+    counts: dict[str | None, int]
 
 
 _NOTHING = _Origin()
@@ -69,7 +73,7 @@ def macs(
         with masks take precedence. None: all leaves of two or more axes.
 
     Returns:
-      Multiply-adds by leaf.
+      Multiply-adds by leaf, and those of two activations, in `other`.
 
     Raises:
       ValueError: if the program has a `while` loop, whose number of steps is unknown.
@@ -94,8 +98,8 @@ def macs(
     origins = [_Origin(frozenset([name])) for name in leaves]
     origins += [_Origin(is_signal=True)] * len(jax.tree.leaves(inputs))
     _walk(traced.jaxpr, origins, tally, 1)
-    other = tally.counts.pop("", 0)
-    return Macs(dict(tally.counts), other)
+    layers = {name: n for name, n in tally.counts.items() if name is not None}
+    return Macs(layers, tally.counts.get(None, 0))
 
 
 def _walk(
@@ -181,7 +185,7 @@ def _add(tally: _Tally, weights: list[_Origin], count: int, *, entrywise: bool) 
     )
     if not found:
         if not entrywise:
-            tally.counts[""] = tally.counts.get("", 0) + count
+            tally.counts[None] = tally.counts.get(None, 0) + count
         return
     total = sum(tally.sizes[leaf] for leaf in found)
     for leaf in found:

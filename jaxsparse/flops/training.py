@@ -9,10 +9,19 @@ for the forward pass, for the gradients of activations, and for those of weights
 g is the density of the weights whose gradient is computed:
 
     gradient    methods                           g
-    "active"    dense, static, SET, GMP, IMP      d
+    "active"    dense, static, SET, GMP, IMP,     d
+                STR, continuous sparsification,
+                Gem-Miner
     "updates"   RigL, GraNet                      1 at mask updates, otherwise d
-    "always"    SNFS, straight-through, SR-STE    1
+    "always"    SNFS, straight-through, SR-STE,   1
+                S-STE, edge-popup, proximal L1,
+                weight-sparse
     "backward"  Top-KAST                          density of the trained weights
+
+STR has no gradient below its thresholds, continuous sparsification none where a hard
+mask is 0, and Gem-Miner removes weights for good: they need that of active weights
+only. Gem-Miner's ticket counts as active, although part of it is not used in the
+forward pass while scores are trained.
 
 These are the formulas of Evci et al. 2020 (appendix H), in which f(d) = f_S, f(1) = f_D
 and, over the interval between mask updates, RigL takes
@@ -45,7 +54,7 @@ class Segment(NamedTuple):
     gradient: Densities | None = None
 
 
-class Stretch(NamedTuple):
+class StageSteps(NamedTuple):
     """What is known of the training steps of a stage.
 
     Attributes:
@@ -108,63 +117,75 @@ def training(macs: Macs, segments: Iterable[Segment]) -> float:
 
 
 def segments(
-    counted: Sequence[tuple[int, Densities]], stretch: Stretch
+    counted: Sequence[tuple[int, Densities]], stage: StageSteps
 ) -> list[Segment]:
     """Divides a stage into segments, from densities that were counted now and then.
 
     If masks were updated several times between two counts, densities are interpolated
-    linearly from update to update; `is_exact` tells whether that happened.
+    linearly from update to update; `is_exact` tells whether that happened. If the steps
+    of the updates are unknown, the mean of both counts is taken, and the dense
+    gradients of "updates" are left out.
 
     Args:
       counted: training steps at which weights were counted, increasing, with the
         density of each leaf before that step; at least one. Steps before the first
         count have its densities, and those after the last count have those.
-      stretch: the steps of the stage.
+      stage: the steps of the stage.
 
     Raises:
       ValueError: if the gradient is not one of `GRADIENTS`.
     """
-    if stretch.gradient not in GRADIENTS:
+    if stage.gradient not in GRADIENTS:
         raise ValueError(
-            f"gradient: expected one of {GRADIENTS}, got {stretch.gradient!r}"
+            f"gradient: expected one of {GRADIENTS}, got {stage.gradient!r}"
         )
     found: list[Segment] = []
-    first, last = (stretch.start, counted[0][1]), (stretch.stop, counted[-1][1])
+    first, last = (stage.start, counted[0][1]), (stage.stop, counted[-1][1])
     points = [first, *counted, last]
     for (begin, before), (end, after) in zip(points, points[1:], strict=False):
-        begin, end = max(begin, stretch.start), min(end, stretch.stop)
+        begin, end = max(begin, stage.start), min(end, stage.stop)
         if begin >= end:
             continue
-        if stretch.updates is None:
+        if stage.updates is None:
             mean = _between(before, after, 0.5)
-            found.append(_plain(stretch, begin, end, mean))
+            found.append(_plain(stage, begin, end, mean))
             continue
-        inside = [step for step in stretch.updates if begin <= step < end]
+        inside = [step for step in stage.updates if begin <= step < end]
         for i, step in enumerate(inside):
             density = _between(before, after, i / len(inside))
-            found.append(_plain(stretch, begin, step, density))
-            found += _update(stretch, step, density)
+            found.append(_plain(stage, begin, step, density))
+            found += _update(stage, step, density)
             begin = step + 1
-        found.append(_plain(stretch, begin, end, after if inside else before))
+        found.append(_plain(stage, begin, end, after if inside else before))
     return [segment for segment in found if segment.examples]
 
 
 def is_exact(
-    counted: Sequence[tuple[int, Densities]], stretch: Stretch, *, keeps_counts: bool
+    counted: Sequence[tuple[int, Densities]], stage: StageSteps, *, keeps_counts: bool
 ) -> bool:
-    """Returns whether `segments` has no interpolated densities.
+    """Returns whether `training` of these `segments` counts exactly.
+
+    It does not if densities were interpolated between counts, or dense gradients at
+    unknown steps were left out.
+
+    If the steps of mask updates are unknown, equal densities of two successive counts
+    are taken to hold between them, but not before the first count or after the last.
 
     Args:
       counted: steps and densities, as for `segments`.
-      stretch: the steps of the stage.
+      stage: the steps of the stage.
       keeps_counts: whether the method never changes the number of active weights.
     """
     first, last = counted[0][0], counted[-1][0]
-    updates = stretch.updates
-    if updates is not None and not keeps_counts:
+    updates = stage.updates
+    if updates is None and stage.gradient == "updates":
+        return False  # the number of dense gradients is unknown
+    if not keeps_counts:
+        # Any step may have an update if the steps of updates are unknown.
+        possible = range(stage.start, stage.stop) if updates is None else updates
         # Nothing was counted after these, but the last step trains with old masks.
-        outside = [step for step in updates if stretch.start <= step < first]
-        outside += [step for step in updates if last <= step < stretch.stop - 1]
+        outside = [step for step in possible if stage.start <= step < first]
+        outside += [step for step in possible if last <= step < stage.stop - 1]
         if outside:
             return False
     for (begin, before), (end, after) in zip(counted, counted[1:], strict=False):
@@ -185,18 +206,18 @@ def _between(before: Densities, after: Densities, part: float) -> Densities:
     return {name: d + part * (after[name] - d) for name, d in before.items()}
 
 
-def _plain(stretch: Stretch, begin: int, end: int, density: Densities) -> Segment:
+def _plain(stage: StageSteps, begin: int, end: int, density: Densities) -> Segment:
     """Makes the segment of steps without a mask update."""
-    count = stretch.examples(end) - stretch.examples(begin)
-    gradient = {"always": {}, "backward": stretch.trained}.get(stretch.gradient)
+    count = stage.examples(end) - stage.examples(begin)
+    gradient = {"always": {}, "backward": stage.trained}.get(stage.gradient)
     return Segment(count, density, gradient)
 
 
-def _update(stretch: Stretch, step: int, density: Densities) -> list[Segment]:
+def _update(stage: StageSteps, step: int, density: Densities) -> list[Segment]:
     """Makes the segments of a step with a mask update."""
-    plain = _plain(stretch, step, step + 1, density)
-    if stretch.gradient != "updates":
+    plain = _plain(stage, step, step + 1, density)
+    if stage.gradient != "updates":
         return [plain]
-    if stretch.growth_examples:
-        return [plain, Segment(stretch.growth_examples, density, {})]
+    if stage.growth_examples:
+        return [plain, Segment(stage.growth_examples, density, {})]
     return [plain._replace(gradient={})]

@@ -4,7 +4,6 @@ A ticket is a `.npz` file with the arrays of `masks.pack`. `load` returns the ma
 any network whose layers have the same names and shapes.
 """
 
-import io
 import logging
 import zipfile
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxsparse import arguments, metrics_log, multihost
+from jaxsparse import arguments, metrics_log, multihost, npz_files
 from jaxsparse import masks as masks_lib
 from jaxsparse import replicates as replicates_lib
 from jaxsparse.types import Masks
@@ -31,13 +30,8 @@ def save(path: str | Path, masks: Masks) -> None:
     Raises:
       OSError: if the file cannot be written.
     """
-    # In memory first: `np.savez` writes piece by piece, and a kill would leave half a
-    # file.
-    content = io.BytesIO()
-    np.savez(content, **masks_lib.pack(masks))
-    multihost.on_primary(
-        lambda: metrics_log.write_atomically(Path(path), content.getvalue())
-    )
+    content = npz_files.content(masks_lib.pack(masks))
+    multihost.on_primary(lambda: metrics_log.write_atomically(Path(path), content))
 
 
 @arguments.check(path=arguments.path, template=arguments.masks)

@@ -34,8 +34,9 @@ def costs_table(runs: Sequence[RunRecords]) -> pd.DataFrame:
       One row for each run, level and replicate with a record of FLOPs: `label` (from
       `method_names.series`), `run`, `level`, `replicate`, `test_accuracy` in percent,
       `params`, and `training_multiple` and `inference_multiple` of dense; NaN where it
-      is unknown. `interpolated` is 1 where the number of active weights was
-      interpolated between mask updates.
+      is unknown. `interpolated` is 1 where the training FLOPs are not exact: the
+      number of active weights was interpolated between mask updates, or the steps with
+      a dense gradient are unknown.
     """
     counted = records.frame(runs, "flops")
     counted = counted.loc[counted["variant"] == TICKET]

@@ -74,7 +74,7 @@ def make(
             if row["replicate"] == r
         ]
         density = flops.densities(mask)
-        stretch = flops.Stretch(
+        steps = flops.StageSteps(
             run.stage.start,
             run.stage.stop,
             account.updates,
@@ -84,8 +84,8 @@ def make(
             account.growth_examples,
         )
         counted = counted or [(run.stage.start, density)]
-        stage = flops.training(account.macs, flops.segments(counted, stretch))
-        exact = flops.is_exact(counted, stretch, keeps_counts=account.keeps_counts)
+        stage = flops.training(account.macs, flops.segments(counted, steps))
+        exact = flops.is_exact(counted, steps, keeps_counts=account.keeps_counts)
         made.append(
             run.record(KIND, run.stage.stop)
             | {"replicate": r}

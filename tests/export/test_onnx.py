@@ -142,3 +142,56 @@ def test_a_wrong_rule_is_found_before_the_file_is_written(
     ):
         export.onnx(tmp_path / "net.onnx", lambda p, x: jnp.tanh(x @ p["w"]), params, x)
     assert not (tmp_path / "net.onnx").exists()
+
+
+def test_inputs_are_checked_first(tmp_path: Path) -> None:
+    path, params = tmp_path / "net.onnx", {"w": jnp.ones(())}
+    with pytest.raises(ValueError, match="inputs: expected at least one array"):
+        export.onnx(path, lambda p: p["w"], params)
+    with pytest.raises(ValueError, match=r"first axis.*\(3, 2\).*\(\).*dynamic_batch"):
+        export.onnx(path, lambda p, x, y: x * y, params, jnp.ones((3, 2)), jnp.ones(()))
+    with pytest.raises(ValueError, match="first axis of the same size"):
+        export.onnx(path, lambda p, x, y: x, params, jnp.ones((3, 2)), jnp.ones(4))
+    with pytest.raises(TypeError, match="inputs: .*expected an array.*got 'x'"):
+        export.onnx(path, lambda p, x: x, params, "x")
+    assert not path.exists()
+
+
+def test_outputs_may_be_booleans_and_inputs_scalars(tmp_path: Path) -> None:
+    path, params = tmp_path / "net.onnx", {"w": jnp.float32(2)}
+
+    def apply(params: Any, x: Any) -> Any:
+        return x > 0, params["w"] * x
+
+    export.onnx(path, apply, params, jnp.ones(()), dynamic_batch=False)
+    signs, doubled = run(path, np.array(-3, "f4"))
+    assert signs.dtype == bool and not signs and doubled == -6
+
+
+def test_masks_of_some_leaves_are_enough(tmp_path: Path) -> None:
+    path, params = tmp_path / "net.onnx", {"a": jnp.ones((2, 3)), "b": jnp.ones(3)}
+
+    def apply(params: Any, x: Any) -> Any:
+        return x @ params["a"] + params["b"]
+
+    kept, x = (
+        np.array([[True, False, True], [False, True, True]]),
+        np.ones((1, 2), "f4"),
+    )
+    export.onnx(path, apply, params, x, masks={"a": kept})
+    (found,) = run(path, x)
+    np.testing.assert_array_equal(found, [[2, 2, 3]])
+    with pytest.raises(ValueError, match="masks: c: expected the name and shape"):
+        export.onnx(path, apply, params, x, masks={"c": kept})
+
+
+def test_other_integers_are_found_before_the_file_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "net.onnx"
+    monkeypatch.setitem(onnx_rules.SAME, "gt", "Less")
+    with pytest.raises(ValueError, match="output_0: .*other bool values in 6 places"):
+        export.onnx(
+            path, lambda p, x: x > p["w"], {"w": jnp.zeros(3)}, jnp.ones((2, 3))
+        )
+    assert not path.exists()

@@ -17,7 +17,7 @@ torch = pytest.importorskip(
 )
 from helpers import torch_networks as nets  # noqa: E402
 
-V2 = models.MobileNetV2((1, 2), (4, 8), (1, 1, 2), 4, 16, 2, 10)
+V2 = models.MobileNetV2((1, 2), (4, 8), (1, 1, 2), 4, 16, 2, 10, act=nn.relu6)
 NETWORKS: dict[str, tuple[nn.Module, Callable[[], Any], tuple[int, ...]]] = {
     "lenet_300_100": (
         models.LeNet300100((6, 5)),
@@ -131,6 +131,20 @@ def test_outputs_are_equal_and_the_way_back_is_exact(name: str) -> None:
             np.testing.assert_array_equal(leaf, other)
 
 
+def test_mobilenet_v2_of_torchvision_has_relu6() -> None:
+    _, make, shape = NETWORKS["mobilenet_v2"]
+    variables, network = drawn(V2, shape), make().eval()
+    network.load_state_dict(export.torch_state_dict(V2, variables), strict=True)
+    # So large that activations are beyond 6.
+    images = 50 * np.random.default_rng(1).normal(size=(2, *shape)).astype(np.float32)
+    with torch.no_grad():
+        theirs = network(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
+    ours = V2.apply(variables, images, train=False)
+    np.testing.assert_allclose(theirs, ours, atol=3e-6 * np.abs(ours).max(), rtol=3e-5)
+    other = V2.clone(act=nn.relu).apply(variables, images, train=False)
+    assert not np.allclose(theirs, other, rtol=0.01)
+
+
 def test_masks_are_those_of_torch_prune() -> None:
     from torch.nn.utils import prune
 
@@ -159,6 +173,26 @@ def test_masks_are_those_of_torch_prune() -> None:
         theirs = network(torch.ones(2, shape[2], *shape[:2])).numpy()
     ours = model.apply(found.variables, images, train=False)
     np.testing.assert_allclose(theirs, ours, atol=3e-6, rtol=3e-5)
+
+
+def test_masks_of_any_part_of_a_joint_tensor_are_written() -> None:
+    model, _, shape = NETWORKS["vit"]
+    variables = drawn(model, shape)
+    generator = np.random.default_rng(1)
+
+    def draw(name: str, leaf: Any) -> jax.Array | None:
+        is_chosen = name.endswith(("key/kernel", "value/kernel"))
+        return jnp.asarray(generator.random(leaf.shape) < 0.5) if is_chosen else None
+
+    ticket = tree.map_with_names(draw, variables["params"])
+    arrays = export.torch_arrays(model, variables, ticket)
+    mask = arrays["blocks.0.attn.qkv.weight_mask"]
+    assert "blocks.0.attn.qkv.weight" not in arrays
+    assert mask[:8].all()  # query
+    found = tree.named_leaves(ticket)
+    for i, part in enumerate(("key", "value"), start=1):
+        kept = found[f"block1/attention/{part}/kernel"]
+        np.testing.assert_array_equal(mask[8 * i : 8 * (i + 1)].T, kept)
 
 
 def test_bfloat16_survives_both_ways() -> None:
@@ -194,3 +228,34 @@ def test_wrong_networks_and_names_are_refused() -> None:
     ghost = {"params": {**variables["params"], "skip2": {"kernel": jnp.ones((1, 1))}}}
     with pytest.raises(ValueError, match="skip2/kernel.*has no name in PyTorch"):
         export.torch_arrays(model, ghost)
+
+
+def test_wrong_state_dicts_and_shapes_are_refused() -> None:
+    model, _, shape = NETWORKS["conv_4"]
+    arrays, images = (
+        export.torch_arrays(model, drawn(model, shape)),
+        jnp.ones((1, *shape)),
+    )
+    with pytest.raises(TypeError, match="state_dict: expected a Mapping, got 'net.pt'"):
+        export.from_torch(model, "net.pt", images)  # ty: ignore[invalid-argument-type]
+    with pytest.raises(ValueError, match=r"images: expected images .*got \(8, 12, 3\)"):
+        export.from_torch(model, arrays, images[0])
+    with pytest.raises(ValueError, match="images: expected images .*got tuple"):
+        export.from_torch(model, arrays, images.shape)
+    # 8 x 20 pixels make 2 x 5 x 4 features, where the state dict has 2 x 3 x 4.
+    wide = jnp.ones((1, 8, 20, 3))
+    with pytest.raises(ValueError, match=r"fc1.*kernel, \(5, 40\), got \(5, 24\)"):
+        export.from_torch(model, arrays, wide)
+    uneven = arrays | {"fc1.weight": np.ones((5, 25))}
+    with pytest.raises(ValueError, match=r"fc1.*kernel, \(5, 24\), got \(5, 25\)"):
+        export.from_torch(model, uneven, images)
+    weight = arrays["fc1.weight"]
+    pruned = {key: array for key, array in arrays.items() if key != "fc1.weight"}
+    pruned |= {"fc1.weight_orig": weight, "fc1.weight_mask": np.ones((24, 5))}
+    with pytest.raises(ValueError, match=r"fc1.weight_mask.*\(5, 24\), got \(24, 5\)"):
+        export.from_torch(model, pruned, images)
+    vit, _, shape = NETWORKS["vit"]
+    joint = export.torch_arrays(vit, drawn(vit, shape))
+    joint["blocks.0.attn.qkv.weight"] = np.ones((25, 8))
+    with pytest.raises(ValueError, match=r"qkv.*\(24, 8\), got \(25, 8\)"):
+        export.from_torch(vit, joint, jnp.ones((1, *shape)))

@@ -127,3 +127,10 @@ def test_joined_and_scaled_weights_belong_to_their_leaves() -> None:
     assert found == ({"q": 24, "k": 8}, 0)
     fixed = flops.macs(lambda p, x: x @ p["q"], params, jnp.ones((1, 4)), masks=kernels)
     assert fixed.layers == {"q": 24}
+
+
+def test_a_single_array_is_a_leaf_without_a_name() -> None:
+    x = jnp.ones((1, 2))
+    assert flops.macs(lambda w, x: x @ w, jnp.ones((2, 2)), x) == ({"": 4}, 0)
+    both = flops.macs(lambda w, x: (x @ w).sum() * x @ x.T, jnp.ones((2, 3)), x)
+    assert both == ({"": 6}, 2)

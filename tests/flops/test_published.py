@@ -128,10 +128,10 @@ def training(
     else:
         gradient = {"snfs": "always", "rigl": "updates"}.get(method, "active")
         # The paper counts the interval and the update: INTERVAL + 1 steps.
-        stretch = flops.Stretch(
+        stage = flops.StageSteps(
             0, INTERVAL + 1, [INTERVAL], gradient, lambda step: step
         )
-        parts = flops.segments([(0, density)], stretch)
+        parts = flops.segments([(0, density)], stage)
     examples = sum(part.examples for part in parts)
     return flops.training(macs, parts) / flops.training(
         macs, [flops.Segment(examples, {})]
@@ -206,19 +206,3 @@ def test_formulas_of_appendix_h(resnet: tuple, sparsity: float) -> None:
     for method, per_example in wanted.items():
         found = training(macs, method, density, sparsity) * 3 * dense
         assert found == pytest.approx(per_example, rel=1e-12), method
-
-
-@pytest.mark.parametrize(
-    ("forward", "backward", "wanted"), [(0.8, 0.5, 0.3), (0.9, 0.8, 0.4 / 3)]
-)
-def test_top_kast_counts_forward_and_trained_weights(
-    resnet: tuple, forward: float, backward: float, wanted: float
-) -> None:
-    # Not in the table: with every layer sparse, (2 d + b) / 3 of dense training.
-    macs, shapes = resnet
-    density = densities(shapes, "all sparse", forward)
-    trained = densities(shapes, "all sparse", backward)
-    stretch = flops.Stretch(0, 100, (), "backward", lambda step: step, trained)
-    cost = flops.training(macs, flops.segments([(0, density)], stretch))
-    found = cost / flops.training(macs, [flops.Segment(100, {})])
-    assert found == pytest.approx(wanted, rel=1e-12)

@@ -132,7 +132,7 @@ class WideResNet(nn.Module):
 
 
 class VGG(nn.Module):
-    """kuangliu's VGG, with or without normalization."""
+    """kuangliu's VGG with the average in place of the last max pooling."""
 
     def __init__(self, features: list[int | str], norm: bool) -> None:
         super().__init__()
@@ -176,12 +176,12 @@ class MobileV1(nn.Module):
 
 def unit(inputs: int, outputs: int, size: int, **options: int) -> nn.Sequential:
     return nn.Sequential(
-        conv(inputs, outputs, size, **options), nn.BatchNorm2d(outputs), nn.ReLU()
+        conv(inputs, outputs, size, **options), nn.BatchNorm2d(outputs), nn.ReLU6()
     )
 
 
 class Inverted(nn.Module):
-    """A block of torchvision's MobileNetV2, with ReLU."""
+    """A block of torchvision's MobileNetV2."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, expand: int) -> None:
         super().__init__()
@@ -197,7 +197,7 @@ class Inverted(nn.Module):
 
 
 class MobileV2(nn.Module):
-    """torchvision's MobileNetV2, with ReLU; blocks of outputs and strides."""
+    """torchvision's MobileNetV2; blocks of outputs and strides."""
 
     def __init__(self, width: int, blocks: list[tuple[int, int]], last: int) -> None:
         super().__init__()

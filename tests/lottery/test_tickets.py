@@ -34,3 +34,11 @@ def test_tickets_of_earlier_versions_hold_no_shapes_and_are_read(
     assert masks.size(turned) == masks.size(like)
     with pytest.raises(ValueError, match=r"b/kernel: expected shape .*got \(7, 4\)"):
         tickets.load(path, turned)
+
+
+def test_leaves_of_a_ticket_may_have_any_name(tmp_path: Path) -> None:
+    held = {"file": jnp.array([True, False, True]), "args": jnp.ones((2, 9), bool)}
+    tickets.save(tmp_path / "a.npz", held)
+    read = tickets.load(tmp_path / "a.npz", jax.tree.map(jnp.ones_like, held))
+    for name, mask in held.items():
+        np.testing.assert_array_equal(read[name], mask)

@@ -82,6 +82,16 @@ def test_a_packed_state_takes_the_bytes_of_its_bits_and_values() -> None:
     assert not {"w", "mask", "half", "dense:bits"} & set(sizes)
 
 
+def test_leaves_of_a_packed_state_may_have_almost_any_name(tmp_path: Path) -> None:
+    tree = {name: jnp.ones((3, 4)) for name in ("file", "args", "allow_pickle", "a:b")}
+    tree["a"] = {":bits": jnp.zeros(100)}
+    packing.save(tmp_path, tree)
+    tiny.check_equal(packing.load(tmp_path, jax.tree.map(jnp.zeros_like, tree)), tree)
+    for end in ("bits", "shape", "values", "dtype"):
+        with pytest.raises(ValueError, match=f"got 'w:{end}' beside 'w'; rename"):
+            packing.pack({"w": jnp.zeros(100), f"w:{end}": jnp.ones(2)})
+
+
 def test_a_damaged_packed_state_is_set_aside(
     tmp_path: Path, state: TrainState, caplog: pytest.LogCaptureFixture
 ) -> None:

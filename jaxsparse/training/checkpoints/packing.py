@@ -14,14 +14,13 @@ state is restored bit for bit; -0.0 and NaN are stored. Pruned weights are zeros
 is the momentum of pruned weights.
 """
 
-import io
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxsparse import metrics_log, multihost, tree
+from jaxsparse import metrics_log, multihost, npz_files, tree
 
 FILE = "packed.npz"
 _BITS, _SHAPE, _VALUES, _DTYPE = ":bits", ":shape", ":values", ":dtype"
@@ -32,9 +31,20 @@ def pack(state: Any) -> dict[str, np.ndarray]:
 
     Args:
       state: a tree of arrays; typed random keys are packed as key data.
+
+    Raises:
+      ValueError: if the name of a leaf is that of another with one of the endings.
     """
     packed: dict[str, np.ndarray] = {}
-    for name, leaf in tree.named_leaves(state).items():
+    leaves = tree.named_leaves(state)
+    for name in leaves:
+        whole, colon, ending = name.rpartition(":")
+        if whole in leaves and colon + ending in (_BITS, _SHAPE, _VALUES, _DTYPE):
+            raise ValueError(
+                f"state: expected no leaf named like a part of another in a packed "
+                f"checkpoint, got {name!r} beside {whole!r}; rename the leaf"
+            )
+    for name, leaf in leaves.items():
         data = jax.random.key_data(leaf) if _is_key(leaf) else leaf
         packed |= _pack_leaf(name, np.asarray(multihost.to_host(data)))
     return packed
@@ -95,13 +105,12 @@ def save(folder: Path, state: Any) -> None:
 
     Raises:
       OSError: if it cannot be written.
+      ValueError: if `pack` refuses the names of the leaves.
     """
     packed = pack(state)
 
     def write() -> None:
-        content = io.BytesIO()
-        np.savez(content, **packed)
-        metrics_log.write_atomically(folder / FILE, content.getvalue())
+        metrics_log.write_atomically(folder / FILE, npz_files.content(packed))
 
     multihost.on_primary(write)
 
