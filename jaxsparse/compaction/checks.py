@@ -14,9 +14,9 @@ import numpy as np
 
 from jaxsparse.coupling.program import Program, trace
 
-# Outputs may differ by this many units in the last place of their largest entry: sums of
-# other lengths round differently. Fewer where a value of the network is less precise than
-# float32, since 256 of them are as large as the outputs themselves.
+# Outputs may differ by this many units in the last place of their largest entry: sums
+# of other lengths round differently. Fewer where a value of the network is less precise
+# than float32, since 256 of them are as large as the outputs themselves.
 LAST_PLACES = 256
 LAST_PLACES_LOW = 8
 MOST = 1 / 16  # no difference above this counts as rounding

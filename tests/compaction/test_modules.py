@@ -144,6 +144,29 @@ def test_fields_of_other_modules_are_found() -> None:
     assert small.report.kept == {}
 
 
+class OwnWidths(nn.Module):
+    """Its field `widths` has another meaning than in `models`."""
+
+    widths: Any = (6, 5)
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        for width in self.widths or (6, 5):
+            x = nn.relu(nn.Dense(width)(x))
+        return nn.Dense(2, name="head")(x)
+
+
+@pytest.mark.parametrize(("given", "found"), [((6, 5), (6, 4)), ([6, 5], (6, 4))])
+def test_a_field_called_widths_may_be_a_sequence(given: Any, found: tuple) -> None:
+    module, x = OwnWidths(given), jnp.zeros((1, 4))
+    variables = draw(jax.eval_shape(module.init, jax.random.key(0), x), 4)
+    active = masks.ones(variables["params"])
+    active["head"]["kernel"] = active["head"]["kernel"].at[1].set(False)
+    small = compaction.compact_linen(module, variables, active, x)
+    assert tuple(small.module.widths) == found
+    assert small.params["params"]["Dense_1"]["kernel"].shape == (6, 4)
+
+
 class FixedWidth(nn.Module):
     @nn.compact
     def __call__(self, x: Any) -> Any:
