@@ -77,6 +77,33 @@ def test_every_group_keeps_a_unit_and_biases_stay() -> None:
     assert int(kept["in"].sum()) == 1
 
 
+def normalized(p: Any, x: Any) -> Any:
+    y = x @ p["a"]
+    y = y / jnp.sqrt(jnp.square(y).mean(-1, keepdims=True) + 1e-6)
+    return jnp.maximum(y @ p["in"], 0) @ p["b"]
+
+
+def test_units_under_a_statistic_stay_unless_they_are_chosen() -> None:
+    params = draw() | {"b": jnp.ones((5, 2))}
+    del params["out"]
+    coupled = coupling.coupled_axes(normalized, params, jnp.ones((1, 4)))
+    assert [group.reductions for group in coupled.groups] == [("reduce_sum",), ()]
+    assert set(coupled.groups[0].axes) == {("a", 1), ("in", 0)}
+    kept = select.coupled_channels(params, coupled, 0.4)
+    assert bool(kept["a"].all())
+    assert int(kept["in"].any(0).sum()) == int(kept["b"].any(1).sum()) == 3
+    # All that is masked goes.
+    small = compaction.compact(normalized, params, kept, jnp.ones((1, 4)))
+    assert {n: leaf.shape for n, leaf in small.params.items()} == {
+        "a": (4, 6),
+        "in": (6, 3),
+        "b": (3, 2),
+    }
+    chosen = select.coupled_channels(params, coupled, (0.5, 0.0))
+    assert int(chosen["a"].any(0).sum()) == 3
+    assert bool(chosen["b"].all())
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -59,6 +59,30 @@ def cut(
     return tree.map_with_names(change, params)
 
 
+def activate(
+    masks: Any, corrections: dict[str, np.ndarray], *, prefix: str = ""
+) -> Any:
+    """Activates the weights that take up a constant, so that masking keeps it.
+
+    Args:
+      masks: boolean masks; None stays None.
+      corrections: what is added to leaves, by name.
+      prefix: what precedes the names of this tree in `corrections`.
+
+    Returns:
+      The masks, True also where a correction is not 0.
+    """
+
+    def change(name: str, leaf: Any) -> Any:
+        added = corrections.get(prefix + name)
+        if added is None or not added.any():
+            return leaf
+        value = np.asarray(leaf) | (added != 0)
+        return value if isinstance(leaf, np.ndarray) else jnp.asarray(value)
+
+    return tree.map_with_names(change, masks)
+
+
 def size(params: Any) -> int:
     """Counts the entries of all floating leaves.
 

@@ -82,7 +82,9 @@ def dead_units(network: Network) -> set[int]:
     return labeled.units() - alive
 
 
-def decide(network: Network, allowed: set[int] | None = None, *, round_to: int = 1):
+def decide(
+    network: Network, allowed: set[int] | None = None, *, round_to: int = 1
+) -> Decision:
     """Chooses the units to remove.
 
     Args:

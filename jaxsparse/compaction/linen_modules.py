@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -19,7 +19,11 @@ STEPS = (1, 2, 4, 8, 16)
 Shapes = dict[str, tuple[int, ...]]
 
 
-@arguments.check(module=arguments.instance(nn.Module), round_to=arguments.integer(1))
+@arguments.check(
+    module=arguments.instance(nn.Module),
+    variables=arguments.weights,
+    round_to=arguments.integer(1),
+)
 def compact_linen(
     module: nn.Module,
     variables: Any,
@@ -33,8 +37,9 @@ def compact_linen(
 
     The smaller module has the class of the given one. Its new widths are found by
     trying which fields determine which axes: integers, and tuples of integers. A field
-    called `widths`, as all networks in `models` have it, receives the widths of layers
-    by name. Units whose removal the module does not allow stay, and the report says so.
+    called `widths` that is a mapping or None, as in all networks of `models`, receives
+    the widths of layers by name. Units whose removal the module does not allow stay,
+    and the report says so.
 
     Args:
       module: the module, whose fields define the widths.
@@ -50,7 +55,8 @@ def compact_linen(
 
     Raises:
       TypeError: if an argument has the wrong type.
-      ValueError: if `masks` do not fit `variables`.
+      ValueError: if `variables` has no leaves, or `masks` are not boolean or do not
+        fit.
 
     Examples:
       >>> lenet = models.LeNet300100(features=(6, 5))
@@ -117,18 +123,24 @@ def resized(
     if before == wanted:
         return module
     init = functools.partial(_init_shapes, inputs=inputs, call=call)
-    if any(field.name == "widths" for field in dataclasses.fields(module)):
-        result = module.clone(widths=_widths(module, before, wanted))
-    else:
+    result = _with_named_widths(module, before, wanted)
+    if result is None or _misfit(init(result), wanted) is not None:
         result = _with_new_fields(module, before, wanted, init)
-    given = init(result)
+    name = _misfit(init(result), wanted)
+    if name is not None:
+        raise ValueError(
+            f"the fields of {type(module).__name__} do not give {name} the shape "
+            f"{wanted[name]}"
+        )
+    return result
+
+
+def _misfit(given: Shapes | None, wanted: Shapes) -> str | None:
+    """Names the first leaf whose shape is not the wanted one; None if all fit."""
     for name, shape in wanted.items():
         if given is None or given.get(name, shape) != shape:
-            raise ValueError(
-                f"the fields of {type(module).__name__} do not give {name} the shape "
-                f"{shape}"
-            )
-    return result
+            return name
+    return None
 
 
 def _shapes(variables: Any) -> Shapes:
@@ -148,14 +160,24 @@ def _init_shapes(
     return _shapes(shapes)
 
 
-def _widths(module: Any, before: Shapes, wanted: Shapes) -> dict[str, int]:
-    """Returns the widths of layers by name, for those that changed."""
-    widths = dict(module.widths or {})
+def _with_named_widths(module: Any, before: Shapes, wanted: Shapes) -> nn.Module | None:
+    """Gives the field `widths` the widths of layers that changed, by name.
+
+    Returns:
+      The module; None without such a field, or if it holds or takes anything else.
+    """
+    old = getattr(module, "widths", ())
+    if not (old is None or isinstance(old, Mapping)):
+        return None
+    widths = dict(old or {})
     for name, shape in wanted.items():
         layer, _, leaf = name.removeprefix("params/").rpartition("/")
         if leaf == "kernel" and shape[-1] != before[name][-1]:
             widths[layer] = shape[-1]
-    return widths
+    try:
+        return module.clone(widths=widths)
+    except Exception:  # whatever the user's class raises
+        return None
 
 
 Place = tuple[str, int | None]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
@@ -12,7 +13,7 @@ Sources = Int[np.ndarray, "..."]
 
 # Functions of single entries that return the entry itself, up to its dtype.
 COPIES = (
-    *("convert_element_type", "copy", "copy_p", "stop_gradient", "name"),
+    *("copy", "copy_p", "stop_gradient", "name"),
     *("reduce_precision", "sharding_constraint", "device_put", "optimization_barrier"),
 )
 # The first operands of these are data, the others indices.
@@ -59,6 +60,13 @@ Rule = Callable[[Equation, list[Sources], list[Any]], list[Sources] | None]
 def _copies(eqn: Equation, places: list, indices: list) -> list:
     del eqn, indices
     return places
+
+
+def _convert(eqn: Equation, places: list, indices: list) -> list | None:
+    """Copies what becomes a floating number; other casts round, wrap or compare."""
+    del indices
+    is_float = jnp.issubdtype(eqn.params["new_dtype"], jnp.floating)
+    return places if is_float else None
 
 
 def _broadcast(eqn: Equation, places: list, indices: list) -> list:
@@ -181,6 +189,7 @@ def _gather(eqn: Equation, places: list, indices: list) -> list | None:
 MOVES: dict[str, Rule] = dict.fromkeys(COPIES, _copies) | {
     "broadcast_in_dim": _broadcast,
     "concatenate": _concatenate,
+    "convert_element_type": _convert,
     "dynamic_slice": _dynamic_slice,
     "dynamic_update_slice": _dynamic_update_slice,
     "gather": _gather,

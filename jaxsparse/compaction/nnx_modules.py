@@ -12,18 +12,6 @@ from jaxsparse.types import Masks
 if TYPE_CHECKING:
     from flax import nnx
 
-# Attributes of flax's layers that repeat a length of one of their leaves: name of the
-# attribute, of the leaf, and the axis.
-WIDTHS: dict[str, tuple[tuple[str, str, int], ...]] = {
-    "Linear": (("in_features", "kernel", 0), ("out_features", "kernel", 1)),
-    "Conv": (("out_features", "kernel", -1),),
-    "ConvTranspose": (("in_features", "kernel", -2), ("out_features", "kernel", -1)),
-    "Embed": (("features", "embedding", 1),),
-    "BatchNorm": (("num_features", "mean", 0),),
-    "LayerNorm": (("num_features", "scale", 0),),
-    "RMSNorm": (("num_features", "scale", 0),),
-}
-
 
 @arguments.check(round_to=arguments.integer(1))
 def compact_nnx(
@@ -32,9 +20,11 @@ def compact_nnx(
     """Removes dead neurons and channels of an nnx module; see `compact`.
 
     nnx layers read most widths from their arrays. The smaller module is a copy with
-    smaller arrays, in which the attributes of flax's own layers that repeat a width
-    (`in_features`, `feature_group_count`) are updated too. Units whose removal the
-    module does not allow stay, and the report says so.
+    smaller arrays, in which the attributes of flax's own layers that repeat a width are
+    updated too, also in classes derived from them: `Linear`, `LinearGeneral`, `Einsum`,
+    `Conv`, `ConvTranspose`, `Embed`, `LoRA`, `MultiHeadAttention`, the normalizations,
+    and the cells of recurrent networks. Attributes of other modules stay as they are.
+    Units whose removal the module does not allow stay, and the report says so.
 
     Args:
       module: the module, in inference mode (`module.eval()`); it is not changed.
@@ -48,7 +38,19 @@ def compact_nnx(
 
     Raises:
       TypeError: if an argument has the wrong type.
-      ValueError: if `masks` do not fit the module.
+      ValueError: if `masks` are not boolean or do not fit the module.
+
+    Examples:
+      >>> from flax import nnx
+      >>> rngs = nnx.Rngs(0)
+      >>> layers = nnx.Linear(4, 3, rngs=rngs), nnx.relu, nnx.Linear(3, 2, rngs=rngs)
+      >>> module = nnx.Sequential(*layers)
+      >>> ticket = masks.ones(nnx.state(module, nnx.Param))
+      >>> kernel = ticket["layers"][2]["kernel"]
+      >>> kernel.set_value(kernel.get_value().at[1].set(False))
+      >>> small = compact_nnx(module, ticket, jnp.ones((1, 4)))
+      >>> small.module.layers[0].out_features, small.report.parameters
+      (2, (23, 16))
     """
     from flax import nnx
 
@@ -79,18 +81,48 @@ def _update_widths(module: "nnx.Module") -> None:
     for _, layer in nnx.iter_graph(module):
         if not isinstance(layer, nnx.Module):
             continue
-        for attribute, leaf, axis in WIDTHS.get(type(layer).__name__, ()):
-            array = getattr(layer, leaf, None)
-            if array is not None and hasattr(layer, attribute):
-                setattr(layer, attribute, array.shape[axis])
-        if type(layer) is nnx.Conv:
-            _update_groups(layer)
-        if type(layer) is nnx.MultiHeadAttention:
-            layer.num_heads = layer.query.kernel.shape[-2]
-            layer.qkv_features = layer.num_heads * layer.head_dim
+        for kinds, update in _updates().items():
+            if isinstance(layer, kinds):
+                update(layer)
 
 
-def _update_groups(layer: Any) -> None:
+def _updates() -> dict[tuple[type, ...], Callable[[Any], None]]:
+    """Lists the layers that repeat widths, with what updates them."""
+    from flax import nnx
+
+    plain = nnx.BatchNorm, nnx.LayerNorm, nnx.RMSNorm, nnx.InstanceNorm
+    cells = nnx.SimpleCell, nnx.GRUCell, nnx.OptimizedLSTMCell, nnx.LSTMCell
+    return {
+        (nnx.Linear,): _linear,
+        (nnx.LinearGeneral,): _linear_general,
+        (nnx.Einsum,): _einsum,
+        (nnx.Conv,): _convolution,
+        (nnx.ConvTranspose,): _transposed_convolution,
+        (nnx.Embed,): _embedding,
+        (nnx.LoRA,): _low_rank,
+        (nnx.MultiHeadAttention,): _attention,
+        plain: _normalization,
+        (nnx.GroupNorm,): _group_normalization,
+        cells: _cell,
+    }
+
+
+def _linear(layer: Any) -> None:
+    layer.in_features, layer.out_features = layer.kernel.shape[-2:]
+
+
+def _linear_general(layer: Any) -> None:
+    shape = layer.kernel.shape[len(layer.batch_axis) :]
+    layer.in_features = shape[: len(layer.axis)]
+    layer.out_features = shape[len(layer.axis) :]
+
+
+def _einsum(layer: Any) -> None:
+    layer.kernel_shape = layer.kernel.shape
+    layer.bias_shape = None if layer.bias is None else layer.bias.shape
+
+
+def _convolution(layer: Any) -> None:
     """Has a convolution with groups keep the size of a group."""
     shape = layer.kernel.shape
     groups = layer.feature_group_count
@@ -98,4 +130,53 @@ def _update_groups(layer: Any) -> None:
         per_group = layer.kernel_shape[-1] // groups
         layer.feature_group_count = shape[-1] // per_group
     layer.in_features = shape[-2] * layer.feature_group_count
+    layer.out_features = shape[-1]
     layer.kernel_shape = shape
+
+
+def _transposed_convolution(layer: Any) -> None:
+    layer.kernel_shape = layer.kernel.shape
+    ends = layer.kernel.shape[-2:]
+    ends = ends[::-1] if layer.transpose_kernel else ends
+    layer.in_features, layer.out_features = ends
+
+
+def _embedding(layer: Any) -> None:
+    layer.num_embeddings, layer.features = layer.embedding.shape[-2:]
+
+
+def _low_rank(layer: Any) -> None:
+    layer.in_features = layer.lora_a.shape[-2]
+    layer.out_features = layer.lora_b.shape[-1]
+
+
+def _attention(layer: Any) -> None:
+    layer.num_heads, layer.head_dim = layer.query.kernel.shape[-2:]
+    layer.qkv_features = layer.num_heads * layer.head_dim
+    if hasattr(layer, "num_kv_heads"):
+        layer.num_kv_heads = layer.key.kernel.shape[-2]
+    layer.in_features = layer.query.kernel.shape[-3]
+    layer.out_features = layer.out.kernel.shape[-1]
+
+
+def _normalization(layer: Any) -> None:
+    for name in ("mean", "scale", "bias"):
+        array = getattr(layer, name, None)
+        if array is not None:
+            layer.num_features = array.shape[-1]
+            return
+
+
+def _group_normalization(layer: Any) -> None:
+    """Keeps the size of a group."""
+    array = layer.bias if layer.scale is None else layer.scale
+    if array is not None:
+        layer.num_features = array.shape[-1]
+        layer.num_groups = layer.num_features // layer.group_size
+
+
+def _cell(layer: Any) -> None:
+    of_state = layer.hf if hasattr(layer, "hf") else layer.dense_h
+    layer.hidden_features = of_state.kernel.shape[-2]
+    of_input = layer.ii if hasattr(layer, "ii") else layer.dense_i
+    layer.in_features = of_input.kernel.shape[-2]

@@ -24,10 +24,14 @@ class Group(NamedTuple):
         the number of the unit that owns the index, -1 if it belongs to no unit of this
         group. A unit can own several indices of an axis, such as the pixels of a
         flattened channel.
+      reductions: operations that reduce over the units, such as the "reduce_sum" of
+        the mean in LayerNorm. Most of their results change with the number of units,
+        so that `compaction` has to keep them.
     """
 
     num_units: int
     axes: dict[LeafAxis, Int[np.ndarray, " _"]]
+    reductions: tuple[str, ...] = ()
 
 
 class Coupling(NamedTuple):
@@ -110,17 +114,34 @@ def groups_of(program: Program, axes: list[Axes], labels: Labels) -> Coupling:
             for index in np.flatnonzero(~fixed):
                 unit = places.setdefault(int(sets[index]), {})
                 unit.setdefault((leaf, i), []).append(int(index))
+    reductions = _reductions(program, axes, labels)
     by_axes: dict[tuple, list[dict[LeafAxis, list[int]]]] = {}
-    for unit in places.values():
+    for label, unit in places.items():
         signature = tuple((where, len(indices)) for where, indices in unit.items())
-        by_axes.setdefault(signature, []).append(unit)
+        reduced = tuple(sorted(reductions.get(label, ())))
+        by_axes.setdefault((signature, reduced), []).append(unit)
     groups = []
-    for units in by_axes.values():
+    for (_, reduced), units in by_axes.items():
         owners = {}
         for leaf, i in units[0]:
             owner = np.full(program.avals[program.leaves[leaf]].shape[i], -1)
             for k, unit in enumerate(units):
                 owner[unit[leaf, i]] = k
             owners[leaf, i] = owner
-        groups.append(Group(len(units), owners))
+        groups.append(Group(len(units), owners, reduced))
     return Coupling(tuple(groups), whole)
+
+
+def _reductions(
+    program: Program, axes: list[Axes], labels: Labels
+) -> dict[int, set[str]]:
+    """Lists the operations that reduce over the units of each set of labels."""
+    found: dict[int, set[str]] = {}
+    for eqn in program.equations:
+        if eqn.name not in axis_rules.REDUCES:
+            continue
+        for i in eqn.params["axes"]:
+            for factor in axes[eqn.inputs[0]][i]:
+                for label in np.unique(labels.sets(factor)).tolist():
+                    found.setdefault(label, set()).add(eqn.name)
+    return found

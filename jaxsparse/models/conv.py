@@ -30,8 +30,7 @@ class ConvNet(nn.Module):
       dtype: dtype in which the layers compute; None for the promoted dtype of images
         and parameters.
       widths: units of layers by name, in place of those that other fields define, such
-        as {"dense1": 5}; None for none. Layers whose outputs are added
-        need equal numbers.
+        as {"dense1": 5}; None for none.
 
     Deviations:
       None known. Figure 2 of the paper gives 1.7M weights for Conv-6, including 1.1M in

@@ -24,8 +24,7 @@ class LeNet300100(nn.Module):
       dtype: dtype in which the layers compute; None for the promoted dtype of images
         and parameters. The head computes in float32 or wider.
       widths: units of layers by name, in place of those that other fields define, such
-        as {"dense1": 5}; None for none. Layers whose outputs are added
-        need equal numbers.
+        as {"dense1": 5}; None for none.
 
     References:
       LeCun, Bottou, Bengio, Haffner, Gradient-based learning applied to document
@@ -93,8 +92,7 @@ class LeNet5(nn.Module):
       dtype: dtype in which the layers compute; None for the promoted dtype of images
         and parameters. The head computes in float32 or wider.
       widths: units of layers by name, in place of those that other fields define, such
-        as {"dense1": 5}; None for none. Layers whose outputs are added
-        need equal numbers.
+        as {"dense1": 5}; None for none.
 
     Deviations:
       As in most later work, pooling takes the maximum, every map of conv2 is connected
@@ -178,8 +176,7 @@ class LeNet5Caffe(LeNet5):
       dtype: dtype in which the layers compute; None for the promoted dtype of images
         and parameters. The head computes in float32 or wider.
       widths: units of layers by name, in place of those that other fields define, such
-        as {"dense1": 5}; None for none. Layers whose outputs are added
-        need equal numbers.
+        as {"dense1": 5}; None for none.
 
     Deviations:
       Convolutions are followed by `act`, as in the papers on pruning. Caffe's own

@@ -46,8 +46,7 @@ class VGG(nn.Module):
       dtype: dtype in which the layers compute; None for the promoted dtype of images
         and parameters. The head computes in float32 or wider.
       widths: units of layers by name, in place of those that other fields define, such
-        as {"conv2": 5}; None for none. Layers whose outputs are added
-        need equal numbers.
+        as {"conv2": 5}; None for none.
 
     Deviations:
       In contrast to the networks of Simonyan and Zisserman, global average pooling

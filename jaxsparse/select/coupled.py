@@ -21,6 +21,11 @@ def coupled_channels(
     structure `channels()`, only the weights into a channel are removed. Works on
     concrete scores.
 
+    Groups of units that a statistic is computed over, as in LayerNorm or softmax, keep
+    all units by default: their number is part of the statistic, so that `compaction`
+    could not remove any. These are the groups with `reductions`, among them the
+    residual stream of a ViT.
+
     The score of a unit is the sum of the scores of all its weights. Among equal scores,
     units with lower numbers are kept.
 
@@ -29,9 +34,10 @@ def coupled_channels(
         Its leaves have the names that they have in the parameters of
         `coupling.coupled_axes`, so {"params": scores} if that read all variables.
       coupled: the groups of units, from `coupling.coupled_axes`.
-      sparsity: fraction of the units of each group to remove, in [0, 1); or one for
-        each group. Fractions are rounded to whole units, and every group keeps one.
-        Groups without scores keep all units.
+      sparsity: fraction of the units to remove in each group without `reductions`, in
+        [0, 1); or one for each group, also for those with `reductions`. Fractions are
+        rounded to whole units, and every group keeps one. Groups without scores keep
+        all units.
 
     Returns:
       Boolean masks with the nesting of `scores`, None where the score is None.
@@ -60,7 +66,7 @@ def coupled_channels(
     leaves = {
         name: np.asarray(leaf) for name, leaf in tree.named_leaves(scores).items()
     }
-    fractions = _fractions(sparsity, len(coupled.groups))
+    fractions = _fractions(sparsity, coupled.groups)
     kept = {name: np.ones(leaf.shape, bool) for name, leaf in leaves.items()}
     is_scored = False
     for group, fraction in zip(coupled.groups, fractions, strict=True):
@@ -84,15 +90,19 @@ def coupled_channels(
     return tree.map_with_names(lambda name, _: jnp.asarray(kept[name]), scores)
 
 
-def _fractions(sparsity: float | Sequence[float], groups: int) -> list[float]:
+def _fractions(
+    sparsity: float | Sequence[float], groups: Sequence[coupling.Group]
+) -> list[float]:
     """Returns the sparsity of each group."""
-    fractions = (
-        list(sparsity) if isinstance(sparsity, Sequence) else [sparsity] * groups
-    )
-    if len(fractions) != groups:
+    if isinstance(sparsity, Sequence):
+        fractions = list(sparsity)
+    else:
+        arguments.fraction("sparsity", sparsity)
+        fractions = [0.0 if group.reductions else sparsity for group in groups]
+    if len(fractions) != len(groups):
         raise ValueError(
-            f"sparsity: expected one number, or one for each of {groups} groups, got "
-            f"{len(fractions)}"
+            f"sparsity: expected one number, or one for each of {len(groups)} groups, "
+            f"got {len(fractions)}"
         )
     for fraction in fractions:
         arguments.fraction("sparsity", fraction)

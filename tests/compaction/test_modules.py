@@ -144,6 +144,29 @@ def test_fields_of_other_modules_are_found() -> None:
     assert small.report.kept == {}
 
 
+class OwnWidths(nn.Module):
+    """Its field `widths` has another meaning than in `models`."""
+
+    widths: Any = (6, 5)
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        for width in self.widths or (6, 5):
+            x = nn.relu(nn.Dense(width)(x))
+        return nn.Dense(2, name="head")(x)
+
+
+@pytest.mark.parametrize(("given", "found"), [((6, 5), (6, 4)), ([6, 5], (6, 4))])
+def test_a_field_called_widths_may_be_a_sequence(given: Any, found: tuple) -> None:
+    module, x = OwnWidths(given), jnp.zeros((1, 4))
+    variables = draw(jax.eval_shape(module.init, jax.random.key(0), x), 4)
+    active = masks.ones(variables["params"])
+    active["head"]["kernel"] = active["head"]["kernel"].at[1].set(False)
+    small = compaction.compact_linen(module, variables, active, x)
+    assert tuple(small.module.widths) == found
+    assert small.params["params"]["Dense_1"]["kernel"].shape == (6, 4)
+
+
 class FixedWidth(nn.Module):
     @nn.compact
     def __call__(self, x: Any) -> Any:
@@ -210,3 +233,92 @@ def test_nnx_modules_get_smaller() -> None:
     nnx.update(thin, masks.apply(active, nnx.state(module, nnx.Param)))
     np.testing.assert_allclose(small.module(x), thin(x), atol=1e-6)
     assert jax.tree.structure(nnx.state(module)) == jax.tree.structure(small.params)
+
+
+class Linear(nnx.Module):
+    """Has the name of a layer of flax, but its attributes mean something else."""
+
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.kernel = nnx.Param(rngs.params.normal((6, 5)))
+        self.in_features, self.out_features = "left", "right"
+
+    def __call__(self, x: Any) -> Any:
+        return nnx.relu(x @ self.kernel[...])
+
+
+class Doubled(nnx.Linear):
+    """A class derived from a layer of flax."""
+
+    def __call__(self, x: Any) -> Any:
+        return 2 * super().__call__(x)
+
+
+class MoreLayers(nnx.Module):
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.table = nnx.Embed(4, 6, rngs=rngs)
+        self.own = Linear(rngs)
+        self.doubled = Doubled(5, 4, rngs=rngs)
+        self.general = nnx.LinearGeneral((4,), (3, 2), rngs=rngs)
+        self.back = nnx.LinearGeneral((3, 2), (6,), axis=(-2, -1), rngs=rngs)
+        self.norm = nnx.GroupNorm(6, num_groups=3, rngs=rngs)
+        self.einsum = nnx.Einsum("bti,io->bto", (6, 5), (5,), rngs=rngs)
+        self.upsample = nnx.ConvTranspose(5, 4, (2,), strides=2, rngs=rngs)
+        self.low_rank = nnx.LoRA(4, 2, 6, rngs=rngs)
+        self.cell = nnx.SimpleCell(6, 5, rngs=rngs)
+        self.head = nnx.Linear(5, 2, rngs=rngs)
+
+    def __call__(self, tokens: Any) -> Any:
+        x = self.doubled(self.own(self.table(tokens)))
+        x = self.norm(self.back(nnx.relu(self.general(nnx.relu(x)))))
+        x = nnx.relu(self.upsample(nnx.relu(self.einsum(x))))
+        x = nnx.relu(self.low_rank(x))
+        carry = jnp.zeros((len(tokens), self.cell.hidden_features))
+        carry, _ = self.cell(carry, x[:, 0])
+        return self.head(self.cell(carry, x[:, 1])[1])
+
+
+# What is read of a layer, by the end of its name: the units that are not read, as the
+# index along an axis.
+UNREAD = {
+    "own/kernel": np.s_[2],  # of the table
+    "doubled/kernel": np.s_[1],  # of the user's own layer
+    "general/kernel": np.s_[3],  # of the derived class
+    "back/kernel": np.s_[1],  # of the general layer: a head of size 2
+    "einsum/kernel": np.s_[4:6],  # of the third group of GroupNorm
+    "upsample/kernel": np.s_[:, 4],
+    "low_rank/lora_a": np.s_[0],
+    "cell/dense_i/kernel": np.s_[5],
+}
+
+
+def test_more_layers_of_nnx_get_smaller() -> None:
+    module = MoreLayers(nnx.Rngs(0))
+    rng = np.random.default_rng(6)  # LoRA begins with zeros
+    state = jax.tree.map(
+        lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32),
+        nnx.state(module, nnx.Param),
+    )
+    nnx.update(module, state)
+    active = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), state)
+    leaves, treedef = jax.tree.flatten(active)
+    names = masks.names(active)
+    for name, place in UNREAD.items():
+        (k,) = (k for k, found in enumerate(names) if name in found)
+        leaf = np.array(leaves[k])
+        leaf[place] = False
+        leaves[k] = jnp.asarray(leaf)
+    active = jax.tree.unflatten(treedef, leaves)
+    tokens = jnp.array([[0, 1, 3]])
+    found = compaction.compact_nnx(module, active, tokens)
+    small = found.module
+    assert (small.table.num_embeddings, small.table.features) == (4, 5)
+    assert (small.own.in_features, small.own.out_features) == ("left", "right")
+    assert (small.doubled.in_features, small.doubled.out_features) == (4, 3)
+    assert (small.general.in_features, small.general.out_features) == ((3,), (2, 2))
+    assert (small.back.in_features, small.back.out_features) == ((2, 2), (4,))
+    assert (small.norm.num_features, small.norm.num_groups) == (4, 2)
+    assert (small.einsum.kernel_shape, small.einsum.bias_shape) == ((4, 4), (4,))
+    assert (small.upsample.in_features, small.upsample.out_features) == (4, 3)
+    assert (small.low_rank.in_features, small.low_rank.out_features) == (3, 5)
+    assert (small.cell.in_features, small.cell.hidden_features) == (5, 5)
+    assert found.report.difference < 1e-4  # of outputs of both networks

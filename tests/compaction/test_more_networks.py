@@ -24,6 +24,11 @@ def grouped(p: Params, x: Any) -> Any:
     return relu(x).mean((1, 2)) @ p["b"]
 
 
+def truncated(p: Params, x: Any) -> Any:
+    x = relu(x @ p["a"] + p["c"]).astype(jnp.int32).astype(jnp.float32)
+    return x @ p["b"] + p["d"]
+
+
 def transposed(p: Params, x: Any) -> Any:
     x = lax.conv_transpose(x, p["k"], (2, 2), "SAME") + p["c"]
     return relu(x).mean((1, 2)) @ p["b"]
@@ -143,6 +148,7 @@ NETWORKS = {
         floats((2, 4, 4, 2)),
         {"k": [s_[..., 3]], "b": [s_[1]]},
         unit(("k", 3), ("c", 0), ("b", 0), of=(1,)),
+        named="before an output",
     ),
     "stacked blocks": Network(
         stacked,
@@ -201,6 +207,15 @@ NETWORKS = {
         {"a": [s_[:, 2]]},
         unit(("a", 1), ("c", 0), of=(2,)),
     ),
+    "a cast to integers": Network(
+        # The unit emits 1, not 1.7.
+        truncated,
+        {"a": (4, 6), "c": (6,), "b": (6, 2), "d": (2,)},
+        floats((2, 4)),
+        {"a": [s_[:, 1]]},
+        unit(("a", 1), ("c", 0), ("b", 0), of=(1,)),
+        fixed={"c": {1: 1.7}},
+    ),
     "normalized units": Network(
         layer_norm, TWO, floats((2, 4)), {"a": [s_[:, 1]], "b": [s_[2]]}, {}
     ),
@@ -246,6 +261,7 @@ NETWORKS = {
         floats((2, 4)),
         {"a": [s_[:, 1]], "b": [s_[2]]},
         unit(*BOTH, of=(1, 2)),
+        named="before 'dot_general'",  # no input reaches the other units either
     ),
     "a leaf that nothing reads": Network(
         unread,

@@ -5,6 +5,7 @@ from typing import Any
 import flax
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -101,6 +102,24 @@ def test_what_is_outside_the_masks_does_not_matter() -> None:
     assert bool(jnp.isfinite(mlp(small.params, X)).all())
 
 
+def test_a_pruned_bias_that_takes_up_a_constant_becomes_active() -> None:
+    """Otherwise masking the smaller network would change its outputs."""
+    params = draw()
+    params["in"]["bias"] = params["in"]["bias"].at[5].set(0.75)
+    active = without(params, [0], [5])
+    active["in"]["bias"] = None
+    active["out"]["bias"] = jnp.zeros(3, bool)
+    small = compaction.compact(mlp, params, active, X)
+    assert small.report.folded == ("out/bias",)
+    np.testing.assert_allclose(
+        small.params["out"]["bias"], 0.75 * params["out"]["kernel"][5], rtol=1e-6
+    )
+    np.testing.assert_array_equal(small.masks["out"]["bias"], [True] * 3)
+    again = masks.apply(small.masks, small.params)
+    jax.tree.map(np.testing.assert_array_equal, again, small.params)
+    assert not active["out"]["bias"].any()  # the given masks stay as they were
+
+
 def test_a_silent_unit_is_not_dead() -> None:
     """No unit fires on zeros, if all biases are negative."""
     params = draw()
@@ -137,7 +156,20 @@ def test_masks_of_another_network_are_refused() -> None:
         compaction.compact(mlp, params, masks.ones(draw(5)), X)
     with pytest.raises(ValueError, match="masks: other: expected a leaf of params"):
         compaction.compact(mlp, params, {"other": jnp.ones(2, bool)}, X)
+    with pytest.raises(TypeError, match="params: a: expected a tree of arrays, got"):
+        compaction.compact(mlp, {"a": 2.0}, {}, X)
+    with pytest.raises(ValueError, match="params: expected a tree of arrays, got no"):
+        compaction.compact(mlp, {}, {}, X)
     with pytest.raises(TypeError, match="apply: expected a function"):
         compaction.compact(None, params, masks.ones(params), X)
     with pytest.raises(ValueError, match="round_to: expected"):
         compaction.compact(mlp, params, masks.ones(params), X, round_to=0)
+
+
+def test_masks_of_numbers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores are no masks: a weight with the score 0.2 would stay."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # else it refuses
+    numbers = {"in": {"kernel": jnp.full((4, 16), 0.2)}}
+    wrong = "masks: in/kernel: expected a boolean array, got float32"
+    with pytest.raises(ValueError, match=wrong):
+        compaction.compact(mlp, draw(), numbers, X)
