@@ -92,12 +92,6 @@ def _paths(words: Sequence[str]) -> tuple[Path, Path]:
     for flag in (_FORMAT, _OUT):
         if not flag.value:
             raise ValueError(f"--{flag.name}: missing; see --help")
-    folder = config.to_path("folder of a run", words[0])
-    if not (folder / "config.json").exists():
-        raise ValueError(
-            f"{folder}: expected a run directory of experiments/train.py, got a path "
-            "without config.json"
-        )
     out, (endings, _) = command_line.path(_OUT), FORMATS[_FORMAT.value]
     if out.suffix not in endings:
         raise ValueError(
@@ -108,6 +102,12 @@ def _paths(words: Sequence[str]) -> tuple[Path, Path]:
         raise ValueError(
             "--masks: expected only with --format=torch, got --format="
             f"{_FORMAT.value}; remove it"
+        )
+    folder = config.to_path("folder of a run", words[0])
+    if not (folder / "config.json").exists():
+        raise ValueError(
+            f"{folder}: expected a run directory of experiments/train.py, got a path "
+            "without config.json"
         )
     return folder, out
 

@@ -1,13 +1,9 @@
 """Errors in a command are one line with the nearest name, before JAX is imported."""
 
-import json
-import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from helpers import commands
 
 from experiments import command_line, config_arguments
 from jaxsparse import config, launchers
@@ -16,57 +12,10 @@ from jaxsparse.data import tfds_folders
 TRAIN = "experiments/train.py"
 SWEEP, REPRODUCE = "experiments/sweep.py", "experiments/reproduce.py"
 REPORT, BENCHMARK = "experiments/report.py", "experiments/benchmark.py"
-SCORE = "experiments/score_data.py"
+SCORE, EXPORT = "experiments/score_data.py", "experiments/export.py"
+ONNX = ["--format=onnx", "--out=a.onnx"]
 EL2N = ["--score=el2n", "--out=x.npz"]
 DIGITS = "--config=configs/lth_digits.py"
-
-# Each command parses in a fork of one process.
-DRIVER = """
-import json, os, runpy, sys
-
-class NoJax:
-    def find_spec(self, name, path=None, target=None):
-        if name == "jax":
-            print("imported JAX", file=sys.stderr, flush=True)
-            os._exit(99)
-
-sys.meta_path.insert(0, NoJax())
-import experiments.command_line, experiments.config_arguments  # once, not in each fork
-for words in json.loads(sys.argv[1]):
-    sys.stderr.flush(), sys.stdout.flush()
-    child = os.fork()
-    if not child:
-        os.dup2(1, 2)
-        sys.argv = words
-        sys.path.insert(0, os.path.dirname(words[0]))
-        runpy.run_path(words[0], run_name="__main__")
-    print("code", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
-
-def run_all(
-    root: Path, commands: list[list[str]], **variables: str
-) -> list[tuple[list[str], int]]:
-    """Runs commands without JAX; returns the lines and the exit code of each."""
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER, json.dumps(commands)],
-        cwd=root,
-        env=os.environ | {"PYTHONPATH": str(root)} | variables,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found, lines = [], []
-    for line in done.stdout.splitlines():
-        if re.fullmatch(r"code -?\d+", line):
-            found.append((lines, int(line.partition(" ")[2])))
-            lines = []
-        else:
-            lines.append(line)
-    return found
-
 
 MISTAKES = [
     ([TRAIN], "--config: missing; give one as --config=lth_digits"),
@@ -145,11 +94,19 @@ MISTAKES = [
     ([SCORE, "--run=/nowhere", *EL2N], "--run: expected a run directory of experimen"),
     ([SCORE, "--run=x", *EL2N, "--batch_norm=btch"], "--batch_norm: unknown 'btch'; d"),
     ([SCORE, "--run=x", *EL2N, "--until=1ep"], "--until: expected one of ['--checkpoi"),
+    ([EXPORT], "expected one run directory, got 0"),
+    ([EXPORT, "x"], "--format: missing"),
+    (
+        [EXPORT, "x", "--format=onnx", "--out=a.pt"],
+        "--out: expected a file ending in .",
+    ),
+    ([EXPORT, "x", *ONNX, "--masks"], "--masks: expected only with --format=torch"),
+    ([EXPORT, "/nowhere", *ONNX], "/nowhere: expected a run directory of experiments/"),
 ]
 
 
 def test_a_mistake_is_one_line_before_jax_is_imported(root: Path) -> None:
-    found = run_all(root, [words for words, _ in MISTAKES])
+    found = commands.run_all(root, [words for words, _ in MISTAKES])
     for (words, message), (lines, code) in zip(MISTAKES, found, strict=True):
         assert code == 1, (words, lines)
         assert len(lines) == 1, (words, lines)
@@ -165,7 +122,7 @@ def test_the_first_process_says_what_it_runs_before_jax_is_imported(
         values = ("10.0.0.1:1234", "2", number)
         variables |= dict(zip(launchers.BY_HAND, values, strict=True))
     command = [TRAIN, f"{DIGITS}:quick", "--workdir=/nowhere/it"]
-    [(lines, code)] = run_all(root, [command], **variables)
+    [(lines, code)] = commands.run_all(root, [command], **variables)
     assert code == 99
     first = [] if number == "1" else ["lth_digits_quick: run in /nowhere/it"]
     assert lines == [*first, "imported JAX"]
@@ -188,7 +145,7 @@ PROGRAMS = [TRAIN, SWEEP, REPRODUCE, BENCHMARK, SCORE]
 
 
 def test_help_is_no_error(root: Path) -> None:
-    found = run_all(root, [[name, "--help"] for name in PROGRAMS])
+    found = commands.run_all(root, [[name, "--help"] for name in PROGRAMS])
     for name, (lines, code) in zip(PROGRAMS, found, strict=True):
         assert code == 0, (name, lines)
         assert any("--data_dir: folder of prepared datasets" in line for line in lines)

@@ -1,13 +1,11 @@
 """The script experiments/export.py, on a run trained for the test."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import tiny
+from helpers import commands, tiny
 
 import jaxsparse
 from jaxsparse import export, masks, tree
@@ -23,58 +21,49 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def script(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(root / "experiments" / "export.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+Ran = dict[str, tuple[Path, list[str], int]]
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ([], "expected one run directory, got 0"),
-        (["RUN"], "--format: missing"),
-        (
-            ["RUN", "--format=onnx", "--out=a.pt"],
-            "--out: expected a file ending in .onnx",
-        ),
-        (["nowhere", "--format=onnx", "--out=a.onnx"], "expected a run directory"),
-        (
-            ["RUN", "--format=onnx", "--out=a.onnx", "--masks"],
-            "--masks: expected only with --format=torch",
-        ),
-    ],
-)
-def test_wrong_commands_are_one_line(
-    root: Path, folder: Path, words: list[str], message: str
-) -> None:
-    ran = script(root, *(str(folder) if word == "RUN" else word for word in words))
-    assert ran.returncode == 1
-    assert ran.stderr.startswith("error: ") and ran.stderr.count("\n") == 1
-    assert message in ran.stderr
+@pytest.fixture(scope="module")
+def ran(root: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """The written file, the lines and the exit code of each command."""
+    out = tmp_path_factory.mktemp("files")
+    words = {"safetensors": ["--replicate=1"], "torch": ["--masks", "--level=1"]}
+    words |= {"onnx": [], "missing": ["--level=7"]}
+    formats = {"torch": "torch", "onnx": "onnx"}
+    endings = {"torch": "pt", "onnx": "onnx"}
+    files = {n: out / f"{n}.{endings.get(n, 'safetensors')}" for n in words}
+    listed = [
+        [
+            *("experiments/export.py", str(folder)),
+            *(f"--format={formats.get(name, 'safetensors')}", f"--out={files[name]}"),
+            *more,
+        ]
+        for name, more in words.items()
+    ]
+    found = commands.run_all(root, listed, "jaxsparse", "jaxsparse.export")
+    return {name: (files[name], *each) for name, each in zip(words, found, strict=True)}
 
 
-def test_packed_file_of_a_run(root: Path, folder: Path, tmp_path: Path) -> None:
+def test_packed_file_of_a_run(folder: Path, ran: Ran) -> None:
     pytest.importorskip("safetensors", reason="extra export")
-    out = tmp_path / "ticket.safetensors"
-    words = (str(folder), "--format=safetensors", f"--out={out}", "--replicate=1")
-    ran = script(root, *words)
-    assert ran.returncode == 0, ran.stderr
-    assert f"{out.stat().st_size:,} bytes" in ran.stdout
+    out, lines, code = ran["safetensors"]
+    assert code == 0, lines
+    assert f"{out.stat().st_size:,} bytes" in lines[-1]
     run = jaxsparse.load(folder)
     loaded = export.from_safetensors(out, {"params": run.params(1, 1)})
     tiny.check_equal(loaded.params["params"], run.params(1, 1))
     tiny.check_equal(loaded.masks["params"], run.masks(1, 1))
-    missing = script(root, *words, "--level=7")
-    assert "level: expected one of [0, 1]" in missing.stderr
-    assert missing.stderr.count("\n") == 1
+    out, lines, code = ran["missing"]
+    assert code == 1 and not out.exists()
+    assert len(lines) == 1 and lines[0].startswith("error: ")
+    assert "level: expected one of [0, 1]" in lines[0]
 
 
-def test_state_dict_of_a_run(root: Path, folder: Path, tmp_path: Path) -> None:
+def test_state_dict_of_a_run(folder: Path, ran: Ran) -> None:
     torch = pytest.importorskip("torch", reason="extra torch")
-    out = tmp_path / "ticket.pt"
-    words = (str(folder), "--format=torch", f"--out={out}", "--masks", "--level=1")
-    ran = script(root, *words)
-    assert ran.returncode == 0, ran.stderr
+    out, lines, code = ran["torch"]
+    assert code == 0, lines
     state = torch.load(out)
     assert state["fc1.weight_mask"].shape == (12, 64)
     run = jaxsparse.load(folder)
@@ -83,12 +72,11 @@ def test_state_dict_of_a_run(root: Path, folder: Path, tmp_path: Path) -> None:
     )
 
 
-def test_onnx_file_of_a_run(root: Path, folder: Path, tmp_path: Path) -> None:
+def test_onnx_file_of_a_run(folder: Path, ran: Ran) -> None:
     onnxruntime = pytest.importorskip("onnxruntime", reason="extra export")
     pytest.importorskip("onnx", reason="extra export")
-    out = tmp_path / "ticket.onnx"
-    ran = script(root, str(folder), "--format=onnx", f"--out={out}")
-    assert ran.returncode == 0, ran.stderr
+    out, lines, code = ran["onnx"]
+    assert code == 0, lines
     session = onnxruntime.InferenceSession(str(out))
     x = np.random.default_rng(0).normal(size=(6, 8, 8, 1)).astype(np.float32)
     (theirs,) = session.run(None, {"input_0": x})
