@@ -117,6 +117,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
         metrics_log as metrics_log,
         models as models,
         multihost as multihost,
+        npz_files as npz_files,
         old_names as old_names,
         prune as prune,
         replicates as replicates,

@@ -62,7 +62,7 @@ def _write_level(
       rows: records that were written while the stage trained.
     """
     task, settings = saved.experiment.task, run.trainer.records
-    masks = transforms.host_masks(state.opt_state)
+    masks = transforms.local_masks(state.opt_state)
     levels = level_summary.level_records(
         rows,
         masks=masks,

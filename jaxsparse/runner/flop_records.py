@@ -59,7 +59,7 @@ def make(
     """
     if account is None:
         return []
-    masks = transforms.host_masks(state.opt_state)
+    masks = transforms.local_masks(state.opt_state)
     trained = None
     if account.gradient == "backward":
         trained = multihost.to_local(find(state.opt_state).memory)

@@ -146,17 +146,20 @@ def pack_masks(masks: Masks) -> Any:
 def active(codes: Any) -> Masks:
     """Returns boolean masks of the active weights.
 
-    Outside of a trace, one program decodes all leaves. NumPy arrays stay on the host.
+    Outside of a trace, one program decodes all leaves. NumPy arrays are decoded on the
+    host.
 
     Args:
       codes: codes of all leaves, packed or not.
     """
     leaves = jax.tree.leaves(codes, is_leaf=is_packed)
     on_host = all(isinstance(leaf, np.ndarray) for leaf in leaves)
-    return _active(codes) if on_host else jax.jit(_active)(codes)
+    if on_host:  # nothing is compiled
+        return jax.device_put(_active(codes))
+    return jax.jit(_active)(codes)
 
 
-def _active(codes: Any) -> Masks:
+def _active(codes: Any) -> Any:
     """Decodes all leaves."""
     return jax.tree.map(
         lambda leaf: (unpack(leaf) & 1).astype(bool), codes, is_leaf=is_packed

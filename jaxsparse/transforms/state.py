@@ -234,16 +234,16 @@ def get_masks(opt_state: optax.OptState) -> Masks:
     return find(opt_state).masks
 
 
-def host_masks(opt_state: optax.OptState) -> Masks:
-    """Returns the masks in an optimizer state as NumPy arrays.
+def local_masks(opt_state: optax.OptState) -> Masks:
+    """Returns the masks in an optimizer state, whole on the devices of this process.
 
     Args:
       opt_state: state of an optimizer that contains exactly one sparse optimizer, at
         any depth. Its arrays may be on devices of several processes.
 
     Returns:
-      The same masks as `get_masks`, whole on every process. No program is compiled,
-      unless the state stores packed masks.
+      The masks of `get_masks`, on the first device of every process if there are
+      several. No program is compiled, unless the state stores packed masks.
 
     Raises:
       ValueError: if `opt_state` contains no sparse optimizer, or more than one.
@@ -251,7 +251,7 @@ def host_masks(opt_state: optax.OptState) -> Masks:
     state = find(opt_state)
     if isinstance(state, SparsifyState):
         return mask_codes.active(multihost.to_host(state.codes))
-    return multihost.to_host(state.masks)
+    return multihost.to_local(state.masks)
 
 
 def replace_masks(opt_state: optax.OptState, masks: Masks) -> optax.OptState:
