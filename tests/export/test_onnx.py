@@ -172,12 +172,10 @@ def test_masks_of_some_leaves_are_enough(tmp_path: Path) -> None:
     path, params = tmp_path / "net.onnx", {"a": jnp.ones((2, 3)), "b": jnp.ones(3)}
 
     def apply(params: Any, x: Any) -> Any:
-        return x @ params["a"] + params["b"]
+        return x @ params["a"] + params["b"][None]
 
-    kept, x = (
-        np.array([[True, False, True], [False, True, True]]),
-        np.ones((1, 2), "f4"),
-    )
+    kept = jnp.array([[True, False, True], [False, True, True]])
+    x = np.ones((1, 2), "f4")
     export.onnx(path, apply, params, x, masks={"a": kept})
     (found,) = run(path, x)
     np.testing.assert_array_equal(found, [[2, 2, 3]])
@@ -192,6 +190,6 @@ def test_other_integers_are_found_before_the_file_is_written(
     monkeypatch.setitem(onnx_rules.SAME, "gt", "Less")
     with pytest.raises(ValueError, match="output_0: .*other bool values in 6 places"):
         export.onnx(
-            path, lambda p, x: x > p["w"], {"w": jnp.zeros(3)}, jnp.ones((2, 3))
+            path, lambda p, x: x > p["w"][None], {"w": jnp.zeros(3)}, jnp.ones((2, 3))
         )
     assert not path.exists()
