@@ -63,6 +63,7 @@ from jaxsparse.transforms.reparameterize import (
     ReparameterizedState,
     reparameterize,
 )
+from jaxsparse.transforms.replicate_axes import replicate_axes
 from jaxsparse.transforms.rigl import RigLOptions, rigl
 from jaxsparse.transforms.s_ste import s_ste
 from jaxsparse.transforms.self_sparse import self_sparse
@@ -84,7 +85,6 @@ from jaxsparse.transforms.state import (
     local_masks,
     replace_key,
     replace_masks,
-    replicate_axes,
     stored_params,
 )
 from jaxsparse.transforms.straight_through import straight_through

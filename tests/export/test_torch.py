@@ -139,9 +139,9 @@ def test_mobilenet_v2_of_torchvision_has_relu6() -> None:
     images = 50 * np.random.default_rng(1).normal(size=(2, *shape)).astype(np.float32)
     with torch.no_grad():
         theirs = network(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
-    ours = V2.apply(variables, images, train=False)
+    ours = V2.apply(variables, jnp.asarray(images), train=False)
     np.testing.assert_allclose(theirs, ours, atol=3e-6 * np.abs(ours).max(), rtol=3e-5)
-    other = V2.clone(act=nn.relu).apply(variables, images, train=False)
+    other = V2.clone(act=nn.relu).apply(variables, jnp.asarray(images), train=False)
     assert not np.allclose(theirs, other, rtol=0.01)
 
 

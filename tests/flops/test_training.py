@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import hypothesis
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import strategies as st
@@ -117,7 +118,9 @@ def test_top_kast_counts_the_products_of_its_passes() -> None:
     wanted = jax.grad(lambda w: apply(w, signals["a"]).sum())(sparse)
     for name, mask in trained.items():
         np.testing.assert_allclose(found[name], wanted[name] * mask, rtol=1e-5)
-    density, both = flops.densities(active), flops.densities(trained)
+    density, both = (
+        flops.densities(jax.tree.map(jnp.asarray, masks)) for masks in (active, trained)
+    )
     stage = flops.StageSteps(0, 3, None, "backward", lambda step: 7 * step, both)
     cost = flops.macs(apply, weights, signals["a"])
     total = flops.training(cost, flops.segments([(0, density)], stage))
