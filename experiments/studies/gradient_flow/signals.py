@@ -8,7 +8,7 @@ their connections. Nothing is trained.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -140,21 +140,20 @@ def _vanishes(found: pd.DataFrame) -> Effect:
     return effects.below(share, KEPT).said(f"{effects.spread(share, 3)} remains")
 
 
-def _keeps_more(found: pd.DataFrame) -> Effect:
-    layers, dense = (_share(found, name) for name in ("layers", "dense"))
-    words = f"{effects.spread(layers, 3)} against {effects.spread(dense, 3)}"
-    return effects.above(layers - dense).said(words)
-
-
 def _stays(found: pd.DataFrame) -> Effect:
     share = _share(found, "neurons")
     return effects.above(share, KEPT).said(f"{effects.spread(share, 3)} remains")
 
 
-def _best(found: pd.DataFrame) -> Effect:
-    neurons, layers = (_share(found, name) for name in ("neurons", "layers"))
-    words = f"{effects.spread(neurons, 3)} against {effects.spread(layers, 3)}"
-    return effects.above(neurons - layers).said(words)
+def _keeps_more(more: str, less: str) -> Callable[[pd.DataFrame], Effect]:
+    """Makes the test of whether one initialization keeps more signal than another."""
+
+    def compare(found: pd.DataFrame) -> Effect:
+        a, b = _share(found, more), _share(found, less)
+        words = f"{effects.spread(a, 3)} against {effects.spread(b, 3)}"
+        return effects.above(a - b).said(words)
+
+    return compare
 
 
 CLAIMS = (
@@ -170,7 +169,7 @@ CLAIMS = (
         "A variance for the density of each layer keeps more of the signal.",
         "figure",
         "above dense initialization at 98 %",
-        _keeps_more,
+        _keeps_more("layers", "dense"),
     ),
     Claim(
         "the connections of neurons keep it",
@@ -184,7 +183,7 @@ CLAIMS = (
         "A variance for each neuron keeps more of the signal than one for each layer.",
         "not known to us",
         "above the density of layers at 98 %",
-        _best,
+        _keeps_more("neurons", "layers"),
     ),
 )
 
