@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from helpers.drawn_variables import drawn
 
-from jaxsparse import export, masks, models, tree
+from jaxsparse import export, masks, models
 from jaxsparse.export import onnx_rules
 from jaxsparse.models import layers
 
@@ -36,25 +37,6 @@ NETWORKS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     ),
     "vit": (models.ViT(8, 2, 1, 4, 10), (8, 8, 3)),
 }
-
-
-def drawn(model: nn.Module, shape: tuple[int, ...]) -> dict[str, Any]:
-    """Variables with random values, positive where they are variances."""
-    images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    shapes = jax.eval_shape(
-        lambda key, x: model.init(key, x, train=False), jax.random.key(0), images
-    )
-    generator = np.random.default_rng(0)
-
-    def draw(name: str, leaf: Any) -> jax.Array:
-        values = generator.normal(size=leaf.shape) / np.sqrt(max(1, leaf.size))
-        if name.endswith(("scale", "var")):
-            values = 1 + np.abs(values)
-        elif leaf.ndim > 1:
-            values *= np.sqrt(leaf.shape[-1])
-        return jnp.asarray(values, leaf.dtype)
-
-    return tree.map_with_names(draw, shapes)
 
 
 def run(path: Path, *inputs: np.ndarray) -> list[np.ndarray]:

@@ -16,6 +16,7 @@ torch = pytest.importorskip(
     "torch", reason="PyTorch is not installed (pip install torch)"
 )
 from helpers import torch_networks as nets  # noqa: E402
+from helpers.drawn_variables import drawn  # noqa: E402
 
 V2 = models.MobileNetV2((1, 2), (4, 8), (1, 1, 2), 4, 16, 2, 10, act=nn.relu6)
 NETWORKS: dict[str, tuple[nn.Module, Callable[[], Any], tuple[int, ...]]] = {
@@ -80,25 +81,6 @@ NETWORKS: dict[str, tuple[nn.Module, Callable[[], Any], tuple[int, ...]]] = {
     ),
     "vit": (models.ViT(8, 2, 1, 4, 10), lambda: nets.ViT(8, 2, 4, 4), (8, 8, 3)),
 }
-
-
-def drawn(model: nn.Module, shape: tuple[int, ...]) -> dict[str, Any]:
-    """Variables with random values in every leaf, and positive variances."""
-    images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    shapes = jax.eval_shape(
-        lambda key, x: model.init(key, x, train=False), jax.random.key(0), images
-    )
-    generator = np.random.default_rng(0)
-
-    def draw(name: str, leaf: Any) -> jax.Array:
-        values = generator.normal(size=leaf.shape) / np.sqrt(max(1, leaf.size))
-        if name.endswith(("scale", "var")):
-            values = 1 + np.abs(values)
-        elif leaf.ndim > 1:
-            values *= np.sqrt(leaf.shape[-1])
-        return jnp.asarray(values, leaf.dtype)
-
-    return tree.map_with_names(draw, shapes)
 
 
 @pytest.mark.parametrize("name", list(NETWORKS))
