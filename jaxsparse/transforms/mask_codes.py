@@ -156,7 +156,7 @@ def active(codes: Any) -> Masks:
     on_host = all(isinstance(leaf, np.ndarray) for leaf in leaves)
     if on_host:  # nothing is compiled
         return jax.device_put(_active(codes))
-    return jax.jit(_active)(codes)
+    return _active_in_one_program(codes)
 
 
 def _active(codes: Any) -> Any:
@@ -164,6 +164,9 @@ def _active(codes: Any) -> Any:
     return jax.tree.map(
         lambda leaf: (unpack(leaf) & 1).astype(bool), codes, is_leaf=is_packed
     )
+
+
+_active_in_one_program = jax.jit(_active)
 
 
 def ever_active(codes: Any) -> Masks:
