@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 FORMAT = 1  # increased when the files of an entry, or what is decoded, change
 INDEX = "index.json"
 DAY = 86_400  # seconds
+ATTEMPTS = 3  # at replacing a broken entry, which other processes may do as well
 BLOCK = 2**24  # bytes that are hashed at once
 BROKEN = (OSError, ValueError, KeyError, TypeError)  # of an entry that is not intact
 # Training examples, test examples and the number of classes.
@@ -130,8 +131,10 @@ def _delete_abandoned(cache: Path) -> None:
     """Deletes what processes that were killed left of entries, after a day."""
     for pattern in (".new-*", ".old-*"):
         for folder in cache.glob(pattern):
-            if time.time() - folder.stat().st_mtime > DAY:
-                shutil.rmtree(folder, ignore_errors=True)
+            # Other processes move and delete theirs at any moment.
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - folder.stat().st_mtime > DAY:
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(folder: Path, data: Data) -> None:
@@ -155,12 +158,16 @@ def _write(folder: Path, data: Data) -> None:
 
 def _publish(new: Path, folder: Path) -> None:
     """Moves a written entry to its place, unless an intact one is there."""
-    try:
-        new.rename(folder)
-    except OSError:  # there is one already, or the disk fails
-        if not _is_intact(folder):
-            _remove(folder)
+    for attempt in range(ATTEMPTS):
+        try:
             new.rename(folder)
+            return
+        except OSError:  # there is one already, or the disk fails
+            if _is_intact(folder):
+                return
+            if attempt == ATTEMPTS - 1:
+                raise
+            _remove(folder)
 
 
 def _is_intact(folder: Path) -> bool:

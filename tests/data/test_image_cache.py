@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -180,6 +181,43 @@ def test_a_disk_that_fills_leaves_nothing(
         assert_same(read(tree), read(tree, use_cache=False))
     assert "No space left on device" in caplog.text
     assert list(cache.iterdir()) == []
+
+
+def save_one(entry: Path) -> datasets.Read:
+    part = Examples(np.zeros((3, 2, 2, 1), np.uint8), np.arange(3, dtype=np.int32))
+    return image_cache.save(entry, (part, part, 7))
+
+
+def test_an_entry_that_another_process_moves_away_is_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Listed, and no longer there when its time is read, as one being published.
+    (tmp_path / ".new-other").symlink_to(tmp_path / "moved")
+    save_one(tmp_path / "entry")
+    assert image_cache.load(tmp_path / "entry") is not None
+    assert caplog.text == ""
+
+
+def test_an_entry_that_another_process_repairs_first_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    entry = tmp_path / "entry"
+    save_one(entry)
+    (entry / "index.json").write_text("{")
+    delete = shutil.rmtree
+    repaired = []
+
+    def repair_first(folder: Path, **options: bool) -> None:
+        delete(folder, **options)
+        if folder.name.startswith(".old-") and not repaired:
+            repaired.append(folder)
+            save_one(entry)
+
+    monkeypatch.setattr(shutil, "rmtree", repair_first)
+    save_one(entry)
+    assert len(repaired) == 1
+    assert caplog.text == ""
+    assert image_cache.load(entry) is not None
 
 
 WRITER = """
