@@ -22,7 +22,7 @@ LAYERS = (
     ),
     ("layer_options",),
     ("transforms", "prune", "tost", "compaction", "flops"),
-    ("lottery", "reports", "analysis", "export"),
+    ("lottery", "reports", "analysis", "export", "predict"),
     ("training",),
     ("runner",),
     ("factory",),

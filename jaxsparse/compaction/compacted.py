@@ -151,7 +151,7 @@ def run(
       prefix: what precedes the names of `masks` in `params`.
     """
     inputs = jax.tree.map(_as_array, inputs)
-    active = _masked(params, masks, prefix)
+    active = masked(params, masks, prefix)
     program = trace(apply, active, *inputs)
     network = decisions.analyze(program, tree.named_leaves(active))
     trial = verified.Trial(network, apply, active, inputs, rebuild)
@@ -179,8 +179,17 @@ def _as_array(leaf: Any) -> Any:
     return leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
 
 
-def _masked(params: Any, masks: Masks, prefix: str) -> Any:
-    """Sets weights outside the masks to zero; raises ValueError for wrong masks."""
+def masked(params: Any, masks: Masks, prefix: str = "") -> Any:
+    """Sets weights outside the masks to zero.
+
+    Args:
+      params: all leaves of a network.
+      masks: masks of some of them.
+      prefix: what precedes the names of `masks` in `params`.
+
+    Raises:
+      ValueError: if masks are not boolean or fit no leaf.
+    """
     masks_lib.check_boolean(masks, remedy="make masks with `masks.ones`")
     known = {prefix + name: mask for name, mask in tree.named_leaves(masks).items()}
     leaves = tree.named_leaves(params)
