@@ -18,10 +18,11 @@ program compiled by XLA. `Predictor.trials` is the table of all measurements.
     predictor = predict.auto(apply, params, masks, images)
     logits, table = predictor(images), str(predictor)
 
-Nothing here trains, and nothing runs on accelerators: the choice is one for a CPU.
+`fixed` makes a predictor with one form for all layers, for comparisons. Nothing here
+trains, and nothing runs on accelerators: the choice is one for a CPU.
 """
 
-from jaxsparse.predict.automatic import auto
+from jaxsparse.predict.automatic import auto, fixed
 from jaxsparse.predict.predictor import Predictor, Trial
 
-__all__ = ("Predictor", "Trial", "auto")
+__all__ = ("Predictor", "Trial", "auto", "fixed")

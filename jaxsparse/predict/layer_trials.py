@@ -56,6 +56,21 @@ def measure(folded: Folded, *, seconds: float) -> dict[int, dict[str, Time | str
     return found
 
 
+def is_possible(layer: Layer, form: str) -> bool:
+    """Says whether a layer can have a sparse form.
+
+    Args:
+      layer: the layer.
+      form: "condensed", "csr" or "direct".
+    """
+    if forms.density(layer.matrix) > forms.MOST_DENSITY:
+        return False
+    if form != "condensed":
+        return True
+    is_product = not isinstance(layer.geometry, Convolution)
+    return is_product and forms.condense(layer.matrix) is not None
+
+
 def start_time(*, seconds: float) -> Time:
     """Measures the time that it takes to start a compiled program that does nothing.
 

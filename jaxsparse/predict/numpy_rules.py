@@ -12,6 +12,9 @@ import scipy.special
 
 from jaxsparse.coupling.program import Equation
 
+# Results of more numbers are computed faster by XLA.
+MOST_NUMBERS = 1 << 15
+
 Rule = Callable[..., list[Any]]
 
 
@@ -85,12 +88,14 @@ def rule(eqn: Equation, avals: Sequence[Any]) -> Rule | None:
 
     Returns:
       A function of the operands that returns a list; None for operations without a
-      rule, for other dtypes than float32, and for booleans that select by number.
+      rule, for other dtypes than float32, and for results of more than `MOST_NUMBERS`.
     """
     operation = OPERATIONS.get(eqn.name)
     kinds = {np.dtype(avals[n].dtype) for n in eqn.inputs} if operation else set()
     if eqn.name == "select_n":
         kinds.discard(np.dtype(bool))
+    if any(avals[number].size > MOST_NUMBERS for number in eqn.outputs):
+        return None
     if operation is None or kinds != {np.dtype(np.float32)}:
         return None
     if eqn.name in ("reduce_sum", "reshape") and _is_special(eqn):

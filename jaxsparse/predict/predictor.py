@@ -64,10 +64,9 @@ class Predictor:
         self.forms, self.trials = forms, trials
         self._run = run
         self._structure = jax.tree.structure(example)
-        self._shapes = {
-            name: (tuple(leaf.shape), np.dtype(leaf.dtype))
-            for name, leaf in tree.named_leaves(example).items()
-        }
+        leaves = jax.tree.leaves(example)
+        self._is_flat = all(a is b for a, b in zip(leaves, example, strict=False))
+        self._shapes = [(tuple(leaf.shape), np.dtype(leaf.dtype)) for leaf in leaves]
 
     def __call__(self, *inputs: Any) -> Any:
         """Computes the outputs.
@@ -82,14 +81,23 @@ class Predictor:
         Raises:
           ValueError: if an input has another structure, shape or dtype.
         """
-        if jax.tree.structure(inputs) != self._structure:
+        # Checked without JAX's trees first, which take as long as a small network.
+        leaves = inputs if self._is_flat else jax.tree.leaves(inputs)
+        given = [(getattr(x, "shape", None), getattr(x, "dtype", None)) for x in leaves]
+        if given != self._shapes or not self._is_flat:
+            self._check(inputs)
+        return self._run(*inputs)
+
+    def _check(self, inputs: tuple[Any, ...]) -> None:
+        """Raises an error for inputs that are not those of the example."""
+        structure = jax.tree.structure(inputs)
+        if structure != self._structure:
             raise ValueError(
                 f"inputs: expected arrays as in the example, {self._structure}, got "
-                f"{jax.tree.structure(inputs)}"
+                f"{structure}"
             )
-        for leaf, (name, wanted) in zip(
-            jax.tree.leaves(inputs), self._shapes.items(), strict=True
-        ):
+        found = tree.named_leaves(inputs).items()
+        for (name, leaf), wanted in zip(found, self._shapes, strict=True):
             got = tuple(np.shape(leaf)), getattr(leaf, "dtype", type(leaf).__name__)
             if got != wanted:
                 raise ValueError(
@@ -98,7 +106,6 @@ class Predictor:
                     "make another predictor from an example of this shape, such as "
                     "another batch size"
                 )
-        return self._run(*inputs)
 
     def __str__(self) -> str:
         """Returns the table of trials, in Markdown."""
