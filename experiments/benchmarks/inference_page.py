@@ -139,7 +139,21 @@ def _reading(rows: Sequence[Row]) -> list[str]:
                 f"{'; '.join(behind)}."
             )
         found += [f"**{network}.**", "\n".join(lines)]
-    return found
+    return [*found, *filter(None, [_missing(groups)])]
+
+
+def _missing(groups: Any) -> str:
+    """Names the groups of the networks on the page that were not measured."""
+    sparsities = sorted({key[1] for key in groups})
+    batches = sorted({key[2] for key in groups})
+    missing = [
+        f"{name} {_words((sparsity, batch))}"
+        for name in dict.fromkeys(key[0] for key in groups)
+        for batch in batches
+        for sparsity in sparsities
+        if (name, sparsity, batch) not in groups
+    ]
+    return f"Not measured: {'; '.join(missing)}." if missing else ""
 
 
 def _is_sparse(method: str) -> bool:
