@@ -22,7 +22,8 @@ program compiled by XLA. `Predictor.trials` is the table of all measurements.
 trains, and nothing runs on accelerators: the choice is one for a CPU.
 """
 
-from jaxsparse.predict.automatic import auto, fixed
+from jaxsparse.predict.automatic import auto
+from jaxsparse.predict.one_form import fixed
 from jaxsparse.predict.predictor import Predictor, Trial
 
 __all__ = ("Predictor", "Trial", "auto", "fixed")

@@ -1,41 +1,22 @@
 """Chooses the form of every layer by measuring."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import jax
-import numpy as np
 
-from jaxsparse import arguments, compaction, extras
+from jaxsparse import arguments, compaction
 from jaxsparse.compaction import checks, compacted
 from jaxsparse.coupling.program import trace
-from jaxsparse.predict import layer_trials, layers, segments, steps, timing
-from jaxsparse.predict.layers import Folded
+from jaxsparse.predict import layer_trials, layers, timing
+from jaxsparse.predict import wholes as wholes_lib
 from jaxsparse.predict.predictor import Predictor, Trial
-from jaxsparse.predict.segments import Compiled
 from jaxsparse.predict.timing import Time
+from jaxsparse.predict.wholes import Apply, Choice, Whole
 from jaxsparse.types import Masks
 
-Apply = Callable[..., Any]
-Choice = dict[int, str]
-FORMS = ("csr", "direct", "condensed")
-ON_HOST = ("csr", "direct")
 MOST_MIXED = 2  # mixed programs that are compared with the dense one in turns
 NOT_MEASURED = Time(float("nan"), float("nan"), float("nan"))
-
-
-class Whole(NamedTuple):
-    """A whole network that can be run.
-
-    Attributes:
-      run: computes outputs as arrays of NumPy.
-      choice: the forms of layers; empty if all are dense.
-      parts: trials of the parts between layers, of this network alone.
-    """
-
-    run: Callable[..., Any]
-    choice: Choice
-    parts: tuple[Trial, ...] = ()
 
 
 @arguments.check(
@@ -97,34 +78,34 @@ def auto(
       without patches; here, strided ones are divided by remainders of positions.
     """
     inputs = example if isinstance(example, tuple) else (example,)
-    _check_concrete(params=params, example=inputs)
+    wholes_lib.check_concrete(params=params, example=inputs)
     small = compaction.compact(apply, params, masks, _short(apply, params, inputs))
     active = compacted.masked(params, masks)
-    wholes = {"dense": Whole(_jitted(apply, active), {})}
+    wholes = {"dense": Whole(wholes_lib.jitted(apply, active), {})}
     if small.report.removed:
-        wholes["compacted"] = Whole(_jitted(small.apply, small.params), {})
+        wholes["compacted"] = Whole(wholes_lib.jitted(small.apply, small.params), {})
     program = trace(small.apply, small.params, *inputs)
     folded = layers.fold(program, small.params)
     times = layer_trials.measure(folded, seconds=seconds)
     start = layer_trials.start_time(seconds=seconds).median
     structure = jax.tree.structure(jax.eval_shape(apply, active, *inputs))
-    for choice in _choices(times, start):
-        name = _describe(choice)
+    for choice in wholes_lib.choices(times, start):
+        name = wholes_lib.describe(choice)
         name += f" ({len(wholes)})" if name in wholes else ""
-        wholes[name] = _mixed(folded, choice, structure, inputs, seconds)
-    wrong = _wrong(wholes, inputs, checks.tolerance(program))
+        wholes[name] = wholes_lib.mixed(folded, choice, structure, inputs, seconds)
+    wrong = wholes_lib.find_wrong(wholes, inputs, checks.tolerance(program))
     jobs = {
-        name: _job(whole.run, inputs)
+        name: wholes_lib.job(whole.run, inputs)
         for name, whole in wholes.items()
         if name not in wrong
     }
-    once = {name: timing.once(job) for name, job in jobs.items() if wholes[name].choice}
+    once = timing.once({n: job for n, job in jobs.items() if wholes[n].choice})
     slow = sorted(once, key=lambda name: once[name].median)[MOST_MIXED:]
     jobs = {name: job for name, job in jobs.items() if name not in slow}
     measured = timing.interleave(jobs, seconds=4 * seconds)
     best = min(measured, key=lambda name: measured[name].median)
     chosen = wholes[best]
-    names = _names(folded)
+    names = layers.names_of(folded)
     trials = [
         *_layer_rows(times, names, chosen.choice),
         *_part_rows(wholes, best),
@@ -134,88 +115,6 @@ def auto(
     ]
     named = {names[n]: chosen.choice.get(n, "dense") for n in folded.layers}
     return Predictor(chosen.run, inputs, named, tuple(trials))
-
-
-@arguments.check(
-    apply=arguments.function,
-    params=arguments.weights,
-    form=arguments.one_of(("condensed", "csr", "direct")),
-)
-def fixed(
-    apply: Apply, params: Any, masks: Masks, example: Any, *, form: str
-) -> Predictor:
-    """Makes a predictor whose sparse layers all have one form; measures nothing.
-
-    Layers with more than half of their weights stay dense, and so do convolutions in
-    the form "condensed" and layers that have no condensed form.
-
-    Args:
-      apply: called as `apply(params, *inputs)`, in inference mode.
-      params: concrete parameters, with all that `apply` reads.
-      masks: masks of the active weights; None or missing at other leaves.
-      example: an input, or a tuple of all inputs, of the batch size that the predictor
-        is for.
-      form: "condensed", "csr" or "direct".
-
-    Returns:
-      The predictor; its `trials` are empty.
-
-    Raises:
-      TypeError: if an argument has the wrong type.
-      ValueError: if `params` or `example` have no leaves, `masks` do not fit, or `form`
-        is unknown.
-      ModuleNotFoundError: if Numba is not installed, for "direct".
-
-    Examples:
-      >>> params, masks = {"a": jnp.eye(64)}, {"a": jnp.eye(64) > 0}
-      >>> apply = lambda p, x: x @ p["a"]
-      >>> fixed(apply, params, masks, jnp.ones((1, 64)), form="csr").forms
-      {'a': 'csr'}
-    """
-    if form == "direct":
-        extras.require("numba", purpose="form='direct'", extra="predict")
-    inputs = example if isinstance(example, tuple) else (example,)
-    _check_concrete(params=params, example=inputs)
-    active = compacted.masked(params, masks)
-    folded = layers.fold(trace(apply, active, *inputs), active)
-    choice = {
-        number: form
-        for number, layer in folded.layers.items()
-        if layer_trials.is_possible(layer, form)
-    }
-    structure = jax.tree.structure(jax.eval_shape(apply, active, *inputs))
-    plan = segments.build(steps.make(folded, choice))
-    names = _names(folded)
-    forms = {names[n]: choice.get(n, "dense") for n in folded.layers}
-    return Predictor(_runner(plan, structure), inputs, forms, ())
-
-
-def _runner(compiled: Compiled, structure: Any) -> Callable[..., Any]:
-    """Returns the function of inputs that runs a compiled plan."""
-
-    def run(*inputs: Any) -> Any:
-        return structure.unflatten(segments.run(compiled, jax.tree.leaves(inputs)))
-
-    return run
-
-
-def _check_concrete(**trees: Any) -> None:
-    """Raises an error for values that are traced or missing."""
-    for name, each in trees.items():
-        leaves = jax.tree.leaves(each)
-        if not leaves:
-            raise ValueError(f"{name}: expected at least one array, got none")
-        for leaf in leaves:
-            if isinstance(leaf, jax.core.Tracer):
-                raise TypeError(
-                    f"{name}: expected arrays, got values traced by JAX; call "
-                    "predict.auto outside of jax.jit"
-                )
-            if not isinstance(leaf, jax.Array | np.ndarray) or not leaf.size:
-                raise TypeError(
-                    f"{name}: expected arrays with entries, got {leaf!r}; pass "
-                    "concrete arrays, since outputs are computed"
-                )
 
 
 def _short(apply: Apply, params: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -228,132 +127,6 @@ def _short(apply: Apply, params: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...
     except Exception:  # whatever the user's function raises
         return inputs
     return first
-
-
-def _jitted(apply: Apply, params: Any) -> Callable[..., Any]:
-    """Returns the program compiled as a whole."""
-    compiled, weights = jax.jit(apply), jax.device_put(params)
-
-    def run(*inputs: Any) -> Any:
-        outputs = compiled(weights, *inputs)
-        if isinstance(outputs, jax.Array):  # the most frequent case, without a tree
-            return np.asarray(outputs)
-        return jax.tree.map(np.asarray, outputs)
-
-    return run
-
-
-def _choices(times: Mapping[int, Any], start: float) -> list[Choice]:
-    """Lists the mixed programs to try.
-
-    The first has the fastest form of every layer. The second expects each layer on the
-    host to start one more program. The third stays in XLA. The others have one form for
-    all layers.
-
-    Args:
-      times: times of the forms of each layer.
-      start: time to start a program, in milliseconds.
-    """
-    found: list[Choice] = []
-    for extra in (0.0, start, float("inf")):
-        choice = {}
-        for number, by_form in times.items():
-            costs = {
-                form: time.median + (extra if form in ON_HOST else 0)
-                for form, time in by_form.items()
-                if isinstance(time, Time)
-            }
-            best = min(costs, key=costs.__getitem__, default="dense")
-            if best != "dense":
-                choice[number] = best
-        if choice and choice not in found:
-            found.append(choice)
-    for form in ("direct", "condensed"):
-        choice = {n: form for n, each in times.items() if _is_measured(each, form)}
-        if choice and choice not in found:
-            found.append(choice)
-    return found
-
-
-def _is_measured(by_form: Mapping[str, Any], form: str) -> bool:
-    return isinstance(by_form.get(form), Time)
-
-
-def _describe(choice: Choice) -> str:
-    counts = {form: [*choice.values()].count(form) for form in FORMS}
-    return "mixed: " + ", ".join(f"{n} {form}" for form, n in counts.items() if n)
-
-
-def _mixed(
-    folded: Folded,
-    choice: Choice,
-    structure: Any,
-    inputs: tuple[Any, ...],
-    seconds: float,
-) -> Whole:
-    """Compiles a mixed program, and chooses where its parts run."""
-    compiled = segments.build(steps.make(folded, choice))
-    given = [np.asarray(leaf) for leaf in jax.tree.leaves(inputs)]
-    compiled, parts = _with_fastest_parts(compiled, given, seconds)
-    return Whole(_runner(compiled, structure), choice, parts)
-
-
-def _with_fastest_parts(
-    compiled: Compiled, given: list[Any], seconds: float
-) -> tuple[Compiled, tuple[Trial, ...]]:
-    """Measures the parts between layers in XLA and in NumPy, and takes the faster."""
-    values = dict(zip(compiled.inputs, given, strict=True)) | compiled.constants
-    in_numpy, trials = [], []
-    count = len(compiled.segments)
-    for i, segment in enumerate(compiled.segments, start=1):
-        fast = False
-        # A program without layers on the host has one part, which stays in XLA.
-        if segment.numpy is not None and segment.writes and count > 1:
-            read = steps.to_numpy([values[number] for number in segment.reads])
-            jobs = {
-                "xla": _part(segment.compiled, read),
-                "numpy": _part(segment.numpy, read),
-            }
-            times = timing.interleave(jobs, seconds=seconds)
-            fast = times["numpy"].median < times["xla"].median
-            trials += [
-                Trial(f"part {i} of {count}", form, *time, (form == "numpy") == fast)
-                for form, time in times.items()
-            ]
-        in_numpy.append(fast)
-        segments.run_segment(segment, values, in_numpy=fast)
-    return compiled._replace(in_numpy=tuple(in_numpy)), tuple(trials)
-
-
-def _part(run: Callable[..., Any], read: list[Any]) -> Callable[[], Any]:
-    return lambda: steps.to_numpy(run(*read))
-
-
-def _job(run: Callable[..., Any], inputs: tuple[Any, ...]) -> Callable[[], Any]:
-    given = jax.tree.map(np.asarray, inputs)
-    return lambda: run(*given)
-
-
-def _wrong(
-    wholes: Mapping[str, Whole], inputs: tuple[Any, ...], tolerance: float
-) -> set[str]:
-    """Finds programs whose outputs are not those of the dense one."""
-    wrong = set()
-    for given in (inputs, checks.random_inputs(inputs, 0, None)):
-        expected = wholes["dense"].run(*given)
-        for name, whole in wholes.items():
-            if not checks.gap_of(expected, whole.run(*given))[1] <= tolerance:
-                wrong.add(name)
-    return wrong
-
-
-def _names(folded: Folded) -> dict[int, str]:
-    """Names the layers by their weights; a weight that is read again has a number."""
-    names, seen = {}, {}
-    for number, layer in folded.layers.items():
-        seen[layer.name] = count = seen.get(layer.name, 0) + 1
-        names[number] = layer.name if count == 1 else f"{layer.name} ({count})"
-    return names
 
 
 def _part_rows(wholes: Mapping[str, Whole], best: str) -> list[Trial]:

@@ -101,6 +101,19 @@ def fold(program: Program, params: Any) -> Folded:
     return folded
 
 
+def names_of(folded: Folded) -> dict[int, str]:
+    """Names the layers by their weights; a weight that is read again has a number.
+
+    Args:
+      folded: the program.
+    """
+    names, seen = {}, {}
+    for number, layer in folded.layers.items():
+        seen[layer.name] = count = seen.get(layer.name, 0) + 1
+        names[number] = layer.name if count == 1 else f"{layer.name} ({count})"
+    return names
+
+
 def _typed(value: Any, aval: Any) -> Any:
     """Gives a Python number the dtype that it has in the program."""
     return value if hasattr(value, "dtype") else np.asarray(value, aval.dtype)

@@ -54,13 +54,16 @@ def interleave(
     }
 
 
-def once(job: Callable[[], Any]) -> Time:
-    """Times a single call.
+def once(jobs: Mapping[Any, Callable[[], Any]]) -> dict[Any, Time]:
+    """Times a single call of each function.
 
     Args:
-      job: the function, which has been called before.
+      jobs: functions by name, which have been called before.
+
+    Returns:
+      The time of the call by name.
     """
-    return Time(*[1000 * _elapsed(job, 1)] * 3)
+    return {name: Time(*[1000 * _elapsed(job, 1)] * 3) for name, job in jobs.items()}
 
 
 def _elapsed(job: Callable[[], Any], calls: int) -> float:
