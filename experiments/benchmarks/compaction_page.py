@@ -32,8 +32,8 @@ def write(out: Path, rows: Sequence[Row], argv: Sequence[str]) -> None:
     """
     facts = environment.describe(argv)
     machine = (
-        "`python experiments/compaction.py --data_dir=DIR`, with nothing beside it, on "
-        f"one core of {facts['processor'].partition(',')[0]}; Python "
+        "`python experiments/compaction.py --data_dir=DIR`, with most other jobs "
+        f"stopped, on one core of {facts['processor'].partition(',')[0]}; Python "
         f"{facts['python']}, jax {facts['versions']['jax']}."
     )
     parts = ["# Compaction of trained networks on a CPU", machine, INTRODUCTION]

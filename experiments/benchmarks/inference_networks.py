@@ -63,7 +63,7 @@ def make(name: str, sparsity: float, batch: int, *, constant: bool) -> Network:
     create, size = NETWORKS[name]
     model = create()
     images = np.random.default_rng(0).normal(size=(batch, *size)).astype(np.float32)
-    variables = model.init(jax.random.key(0), images[:1], train=False)
+    variables = model.init(jax.random.key(0), jnp.asarray(images[:1]), train=False)
     draw = draw_constant_fan_in if constant else draw_uniform
     ticket = draw(variables["params"], sparsity)
     params = masks_lib.apply(ticket, variables["params"])

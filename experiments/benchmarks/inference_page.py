@@ -79,9 +79,10 @@ def page(rows: Sequence[Row], argv: Sequence[str]) -> str:
         f"{name} {facts['versions'].get(name) or environment.version(name)}"
         for name in ("jax", "numpy", "scipy", "numba", "torch", "onnxruntime")
     )
+    processor = facts["processor"].partition(",")[0]
     machine = (
-        f"`python experiments/inference.py`, with nothing beside it, on one core of "
-        f"{facts['processor'].partition(',')[0]}; Python {facts['python']}, {versions}."
+        "`python experiments/inference.py`, with most other jobs stopped, on one core "
+        f"of {processor}; Python {facts['python']}, {versions}."
     )
     parts = ["# Speed of predictions on a CPU", machine, INTRODUCTION]
     return "\n\n".join([*parts, *_reading(rows), *_tables(rows)]) + "\n"
@@ -191,6 +192,10 @@ def _cell(row: Row) -> str:
     if "ratio" not in row:
         return row["note"]
     if row["method"] == BASE:
-        return f"{row['ms']:.3g} ms ({row['ms_low']:.3g} to {row['ms_high']:.3g})"
+        low, middle, high = (
+            f"{row[name]:,.{0 if row[name] >= 100 else 3}f}"
+            for name in ("ms_low", "ms", "ms_high")
+        )
+        return f"{middle} ms ({low} to {high})"
     low, high = row["ratio_low"], row["ratio_high"]
     return f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})"

@@ -245,3 +245,20 @@ def test_traced_arguments_are_refused() -> None:
         jax.jit(lambda x: predict.auto(apply, PARAMS, MASKS, x))(draw(SHAPE, 0))
     with pytest.raises(TypeError, match="apply"):
         predict.auto(None, PARAMS, MASKS, draw(SHAPE, 0))
+
+
+@pytest.mark.parametrize("form", ["csr", "condensed"])
+def test_predictors_of_one_form(form: str, expected: Any) -> None:
+    predictor = predict.fixed(apply, PARAMS, MASKS, jnp.ones(SHAPE), form=form)
+    convolution = "dense" if form == "condensed" else form
+    wanted = dict.fromkeys(("query", "key", "head"), form)
+    assert predictor.forms == wanted | {"conv": convolution, "conv2": convolution}
+    assert predictor.trials == ()
+    x, outputs = expected
+    for name, value in predictor(x).items():
+        np.testing.assert_allclose(value, outputs[name], rtol=1e-5, atol=1e-5)
+
+
+def test_an_unknown_form_is_refused() -> None:
+    with pytest.raises(ValueError, match="form: expected one of .*'csr'"):
+        predict.fixed(apply, PARAMS, MASKS, jnp.ones(SHAPE), form="cs")
