@@ -1,4 +1,4 @@
-"""The pages of measured predictions and compaction, made from rows; nothing is timed."""
+"""Pages of measured predictions and of compaction, made from rows."""
 
 from pathlib import Path
 from typing import Any
