@@ -131,6 +131,20 @@ register_method(
     **_DYNAMIC,
 )
 register_method(
+    "srigl",
+    f"{_TRANSFORMS}srigl",
+    arguments=(
+        *(*_STORED, *_WHEN, "drop_fraction", "drop_schedule", "zero_regrown"),
+        *("skip_update", "min_salient", "keep_neurons"),
+    ),
+    records=_LAYERS | {"updates": f"{_TRANSFORMS}SRigLOptions"},
+    reads=(*_AROUND, *_GROWTH),
+    gradient="updates",
+    label="SRigL",
+    distribution="erk",
+    **(_DYNAMIC | {"keeps_counts": False}),
+)
+register_method(
     "mest",
     f"{_TRANSFORMS}mest",
     arguments=(*_STORED, *_WHEN, *_DROP, "structure", "soft_bound"),
