@@ -36,6 +36,7 @@ register_score(
 register_score(
     "synflow", f"{_SCORES}synflow", needs=("apply", "input_shape"), label="SynFlow"
 )
+register_score("wanda", f"{_SCORES}wanda", needs=("apply", "batches"), label="Wanda")
 
 # Fields of the section "sparse" that several methods read.
 _WHERE = ("sparsity", "distribution", "prunable", "dense")

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, Key
 from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
-from jaxsparse import losses, replicates, scores
+from jaxsparse import losses, prune, replicates, scores
 from jaxsparse.config import ScoreSpec
 from jaxsparse.data.dataset import Dataset
 from jaxsparse.factory import score_results
@@ -171,6 +171,20 @@ def synflow(
       input_shape: shape of a batch of one image, (1, h, w, c).
     """
     return scores.synflow(apply, params, masks, input_shape)
+
+
+def wanda(params: Params, masks: Masks, *, apply: Any, batches: Any) -> Scores:
+    """Scores weights by their inputs on all batches, see `prune.wanda_scores`.
+
+    Args:
+      params: parameters of one replicate.
+      masks: boolean masks of the active weights.
+      apply: function of parameters and inputs to the logits in evaluation mode.
+      batches: images [n b h w c] and labels [n b].
+    """
+    images, _ = batches
+    images = images.reshape(-1, *images.shape[2:])
+    return prune.wanda_scores(apply, params, masks, images)
 
 
 def make_score_inputs(
