@@ -36,6 +36,20 @@ register_score(
 register_score(
     "synflow", f"{_SCORES}synflow", needs=("apply", "input_shape"), label="SynFlow"
 )
+register_score(
+    "ntk_sap",
+    f"{_SCORES}ntk_sap",
+    needs=("apply", "batches", "key"),
+    label="NTK-SAP",
+    options={"perturbation": 0.01},
+)
+register_score(
+    "phew",
+    f"{_SCORES}phew",
+    needs=("apply", "input_shape", "key"),
+    label="PHEW",
+    varies=False,
+)
 register_score("wanda", f"{_SCORES}wanda", needs=("apply", "batches"), label="Wanda")
 
 # Fields of the section "sparse" that several methods read.

@@ -187,6 +187,50 @@ def wanda(params: Params, masks: Masks, *, apply: Any, batches: Any) -> Scores:
     return prune.wanda_scores(apply, params, masks, images)
 
 
+def ntk_sap(
+    params: Params,
+    masks: Masks,
+    *,
+    apply: Any,
+    batches: Any,
+    key: Key[Array, ""],
+    perturbation: float,
+) -> Scores:
+    """Scores weights by NTK-SAP in evaluation mode, see `scores.ntk_sap`.
+
+    Args:
+      params: parameters of one replicate.
+      masks: boolean masks of the active weights.
+      apply: function of parameters and inputs to the logits in evaluation mode.
+      batches: images [n b h w c], of which only the shape is used, and labels [n b].
+      key: typed random key.
+      perturbation: standard deviation of the change of the weights.
+    """
+    images, _ = batches
+    return scores.ntk_sap(apply, params, masks, images, key=key, epsilon=perturbation)
+
+
+def phew(
+    params: Params,
+    masks: Masks,
+    *,
+    apply: Any,
+    input_shape: tuple[int, ...],
+    key: Key[Array, ""],
+) -> Scores:
+    """Scores weights by PHEW, see `prune.phew_scores`.
+
+    Args:
+      params: parameters of one replicate.
+      masks: boolean masks of the active weights.
+      apply: function of parameters and inputs to the logits in evaluation mode.
+      input_shape: shape of a batch of one image, (1, h, w, c).
+      key: typed random key.
+    """
+    image = jax.ShapeDtypeStruct(input_shape, jnp.float32)
+    return prune.phew_scores(apply, params, masks, image, key=key)
+
+
 def make_score_inputs(
     config: ConfigDict,
     spec: ScoreSpec,
