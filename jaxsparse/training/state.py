@@ -79,11 +79,9 @@ def make_seeds(
     seeds = np.asarray([init, data, masks], np.int64)
     names = np.asarray([rng.hash_of(name) for name in Seeds._fields], np.uint32)
     each = np.arange(replicates, dtype=np.uint32)
-    shared = {
-        "init": each // np.uint32(particles),
-        "masks": each // np.uint32(particles),
-    }
-    numbers = first + np.stack([shared.get(name, each) for name in Seeds._fields])
+    group = each // np.uint32(particles)
+    numbers = [each if name == "data" else group for name in Seeds._fields]
+    numbers = np.stack(numbers) + np.uint32(first)
     return _seeds(seeds, names, numbers)
 
 
