@@ -145,6 +145,20 @@ def test_what_is_missing_is_blank(found):
     assert not [name for name in only if "ublished" in name]
 
 
+def test_every_seed_has_a_row(found):
+    found["predictions"]["scratch"] = {"summary": [97.0, 0.5, 3]}
+    rows = tables.accuracies_frame(found)
+    counts = rows["variant"].value_counts(sort=False)
+    assert counts.to_dict() == {"prune": 3, "lt": 3, "rigl": 1}
+    lt = rows[rows["variant"] == "lt"]
+    assert lt["seed"].tolist() == [0, 1, 2]
+    assert lt["accuracy_percent"].tolist() == [98.0, 99.0, 97.0]
+    assert lt["with_pruned"].tolist() == [0.008, 0.009, 0.010]
+    pruned = rows[rows["variant"] == "prune"]["with_pruned"]
+    assert pruned.notna().tolist() == [True, True, False]
+    assert tables.accuracies_frame({"predictions": {}}).empty
+
+
 def test_accuracies_by_method_and_initialization(found):
     shown = tables.show_initializations(found)
     assert shown["Training"].tolist() == ["static", "RigL"]
