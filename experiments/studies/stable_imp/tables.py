@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.studies import tables
-from jaxsparse.analysis import connectivity
+from jaxsparse.analysis import mode_connectivity
 
 Found = dict[str, Any]
 _HEADINGS = {
@@ -172,7 +172,7 @@ def _judge(entry: Found, level: int) -> dict[str, str]:
     if pairs is None:
         return judged
     ticket = np.asarray(entry["ticket"]) / 100
-    verdict = connectivity.classify_stability(
+    verdict = mode_connectivity.classify_stability(
         np.asarray(pairs) / 100,
         accuracy=ticket[:, entry["levels"].index(level)],
         dense_accuracy=ticket[:, 0],
