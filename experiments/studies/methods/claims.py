@@ -144,6 +144,24 @@ CLAIMS = (
         (_costs("random"),),
     ),
     Claim(
+        "tangent kernel",
+        "NTK-SAP is better than SynFlow and SNIP.",
+        "ResNet-20 on CIFAR-10 and others, above all at high sparsity (Wang et al. "
+        "2023, arXiv:2304.02840)",
+        "NTK-SAP above SynFlow and above SNIP",
+        above("ntk_sap", "synflow", "snip"),
+        (_costs("synflow"),),
+    ),
+    Claim(
+        "constant fan-in",
+        "A constant fan-in costs RigL no accuracy if neurons may be removed.",
+        "ResNet-50: SRigL close to RigL up to 95 % (Lasby et al. 2023, "
+        "arXiv:2305.02299)",
+        f"SRigL no more than {MARGIN:g} points below RigL",
+        _no_worse("srigl", "rigl"),
+        (_costs("rigl"),),
+    ),
+    Claim(
         "large and sparse",
         "A large sparse network is better than a small dense one of equal size.",
         "several networks (Zhu and Gupta 2017, arXiv:1710.01878)",

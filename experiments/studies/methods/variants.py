@@ -60,6 +60,12 @@ LEVELS_RESNET8 = {0.9: 3, 0.95: 3, 0.98: 4}
 # ResNet-8, which has 8. Their numbers of weights are in the table of methods.
 SMALL = {0.95: (16, 29), 0.98: (6, 39)}
 SMALL_RESNET8 = {0.9: 3, 0.95: 2, 0.98: 1}
+# As in `configs/ntk_sap_mnist.py`.
+NTK_SAP = {
+    "sparse.pai_score": "ntk_sap",
+    "sparse.score_iterations": 20,
+    "sparse.score_batches": 5,
+}
 # Removes the sparse training of the recipe `random`.
 DENSE = {"sparse.method": "none", "sparse.sparsity": 0.9}
 
@@ -108,8 +114,11 @@ def _methods_resnet8(sparsity: float) -> Iterator[Method]:
     yield Method("random", "dense", static | {"sparse.distribution": "erk"})
     yield Method("snip", "dense", scored | {"sparse.pai_score": "snip"})
     yield Method("synflow", "dense", synflow)
+    yield Method("ntk_sap", "dense", static | NTK_SAP)
     yield Method("set", "set", at)
     yield Method("rigl", "rigl", at)
+    srigl = {"sparse.method": "srigl", "sparse.keep_neurons": ("head/*",)}
+    yield Method("srigl", "rigl", at | srigl)
     yield Method("gmp", "gmp", at)
     yield Method(
         "ac_dc",
