@@ -41,7 +41,6 @@ register_score(
     f"{_SCORES}ntk_sap",
     needs=("apply", "batches", "key"),
     label="NTK-SAP",
-    options={"perturbation": 0.01},
 )
 register_score(
     "phew",

@@ -194,7 +194,6 @@ def ntk_sap(
     apply: Any,
     batches: Any,
     key: Key[Array, ""],
-    perturbation: float,
 ) -> Scores:
     """Scores weights by NTK-SAP in evaluation mode, see `scores.ntk_sap`.
 
@@ -204,10 +203,9 @@ def ntk_sap(
       apply: function of parameters and inputs to the logits in evaluation mode.
       batches: images [n b h w c], of which only the shape is used, and labels [n b].
       key: typed random key.
-      perturbation: standard deviation of the change of the weights.
     """
     images, _ = batches
-    return scores.ntk_sap(apply, params, masks, images, key=key, epsilon=perturbation)
+    return scores.ntk_sap(apply, params, masks, images, key=key)
 
 
 def phew(
