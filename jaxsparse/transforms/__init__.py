@@ -13,7 +13,8 @@ subset of them call `latent`. The modules:
     fixed                 masks of any origin that never change
     gradual_magnitude     gradual_magnitude, one_shot_magnitude
     granet, ac_dc         pruning methods under which weights become active again
-    sparse_evolution, rigl, mest, snfs
+    chts                  dynamic sparse training by the topology of the masks
+    sparse_evolution, rigl, mest, snfs, srigl
                           dynamic sparse training, see `drop_grow`
     straight_through, top_kast, sr_ste
                           training of dense weights, see `latent`
@@ -34,6 +35,7 @@ course of sparsity, and `DropGrowOptions` for how mask updates drop and grow wei
 
 from jaxsparse.layer_options import LayerOptions
 from jaxsparse.transforms.ac_dc import ac_dc
+from jaxsparse.transforms.chts import CHTsOptions, chts
 from jaxsparse.transforms.continuous_sparsification import continuous_sparsification
 from jaxsparse.transforms.edge_popup import edge_popup
 from jaxsparse.transforms.fixed import fixed
@@ -76,6 +78,7 @@ from jaxsparse.transforms.sparse_evolution import (
 )
 from jaxsparse.transforms.sparsify import sparsify
 from jaxsparse.transforms.sr_ste import sr_ste
+from jaxsparse.transforms.srigl import SRigLOptions, srigl
 from jaxsparse.transforms.state import (
     LatentState,
     SparsifyState,
@@ -93,6 +96,7 @@ from jaxsparse.transforms.weight_sparse import weight_sparse
 
 __all__ = (
     "MIN_SIZE",
+    "CHTsOptions",
     "DropGrowOptions",
     "GraNetOptions",
     "InitMasks",
@@ -107,6 +111,7 @@ __all__ = (
     "RigLOptions",
     "Rules",
     "SNFSOptions",
+    "SRigLOptions",
     "SparseEvolutionOptions",
     "SparsifyState",
     "SparsityRamp",
@@ -114,6 +119,7 @@ __all__ = (
     "UpdateMasks",
     "ac_dc",
     "apply_updates",
+    "chts",
     "continuous_sparsification",
     "edge_popup",
     "ever_active",
@@ -145,6 +151,7 @@ __all__ = (
     "sparse_evolution",
     "sparsify",
     "sr_ste",
+    "srigl",
     "state_specs",
     "stored_params",
     "straight_through",

@@ -13,8 +13,10 @@ from jaxsparse import transforms
 UPDATES: dict[str, type] = {
     "sparse_evolution": transforms.SparseEvolutionOptions,
     "rigl": transforms.RigLOptions,
+    "srigl": transforms.SRigLOptions,
     "mest": transforms.MESTOptions,
     "snfs": transforms.SNFSOptions,
+    "chts": transforms.CHTsOptions,
     "granet": transforms.GraNetOptions,
 }
 
