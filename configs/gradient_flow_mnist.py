@@ -17,7 +17,9 @@ Deviations: every epoch is a permutation of the training set; the authors use a 
 buffer. The momentum buffer holds gradients without the learning rate, as in PyTorch.
 Masks are updated before the optimizer step, by the weights before it, and the gradient
 norm is measured before and after that; in the authors' code masks are updated after the
-step.
+step. The gradient by which RigL grows weights is that of the cross-entropy; in the
+authors' code the loss includes the L2 penalty, also for pruned weights, which keep
+their last values there and are 0 here.
 
 Command: python experiments/train.py --config=configs/gradient_flow_mnist.py
 (`:mlp` for the MLP; `:quick` and `:mlp_quick` for 2 seeds and 300 steps)

@@ -8,7 +8,9 @@ of the paper in place of 2, and batches of 60: training that is attracted to ear
 solutions.
 
 Deviations: earlier solutions are stored in bfloat16;
-`--config.solution_penalty.dtype=float32` stores them exactly.
+`--config.solution_penalty.dtype=float32` stores them exactly. Reinitialized controls
+are repelled from the solutions of the tickets of earlier levels, as the tickets are.
+The paper does not say from which solutions they are repelled.
 
 Command: python experiments/train.py --config=configs/repel_mnist.py
 """

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxsparse import config, factory, metrics_log, replicates, stages
-from jaxsparse.analysis import connectivity
+from jaxsparse.analysis import mode_connectivity
 from jaxsparse.data import fingerprint
 from jaxsparse.data.data_pruning import score_files
 from jaxsparse.data.data_pruning import scores as scores_lib
@@ -312,9 +312,11 @@ def _summarize_barriers(
     labels = np.tile(run.dataset.train.labels, len(barriers))
     found: dict[str, Any] = {}
     for threshold in THRESHOLDS:
-        fraction = connectivity.connected_fraction(pooled, threshold)
+        fraction = mode_connectivity.connected_fraction(pooled, threshold)
         print(f"connected at a barrier of at most {threshold}: {fraction:.4f}")
-        rows = connectivity.by_class(pooled, labels, run.dataset.classes, threshold)
+        rows = mode_connectivity.by_class(
+            pooled, labels, run.dataset.classes, threshold
+        )
         found["examples"] = (rows.count // len(barriers)).tolist()
         found["mean_barrier"] = _to_json(rows.mean)
         found[f"connected_at_{threshold}"] = _to_json(rows.connected)

@@ -14,7 +14,8 @@ import pytest
 from helpers import tiny_studies
 
 from experiments import studies
-from experiments.studies import driver, records, run_reader, sparse_training
+from experiments.studies import driver, methods, records, run_reader
+from experiments.studies import report as report_lib
 from experiments.studies import runs as runs_lib
 from experiments.studies.driver import Task
 from experiments.studies.records import Record
@@ -65,11 +66,12 @@ def test_studies_are_found_by_name() -> None:
 
 @pytest.mark.parametrize("scale", ["quick", "cpu", "full"])
 def test_every_method_is_compared(scale: str) -> None:
-    runs = sparse_training.STUDY.all_runs(scale)
-    methods = {read(run).sparse.method for run in runs}
+    runs = methods.STUDY.all_runs(scale)
+    compared = {read(run).sparse.method for run in runs}
     others = {"one_shot", "sr_ste", "s_ste", "str", "continuous_sparsification"}
     others |= {"edge_popup", "gem_miner", "weight_sparse", "proximal_l1"}
-    assert methods == config.METHODS.keys() - others
+    others |= {"srigl"}
+    assert compared == config.METHODS.keys() - others
 
 
 def total_of(c: Any) -> int:
@@ -83,7 +85,7 @@ def total_of(c: Any) -> int:
 
 def test_methods_of_a_sparsity_keep_the_same_number_of_weights() -> None:
     kept: dict[int, set[int]] = {95: set(), 98: set()}
-    for run in sparse_training.STUDY.all_runs("cpu"):
+    for run in methods.STUDY.all_runs("cpu"):
         c = read(run)
         place = run.name.rpartition("_")[2]
         if place == "dense":
@@ -98,6 +100,22 @@ def test_methods_of_a_sparsity_keep_the_same_number_of_weights() -> None:
         else:
             kept[int(place)].add(round(266_200 * (1 - c.sparse.sparsity)))
     assert kept == {95: {13_310}, 98: {5_324}}
+
+
+def test_levels_of_tickets_end_at_the_sparsity_of_the_other_methods() -> None:
+    runs = methods.STUDY.all_runs("cifar16")
+    assert {run.part for run in runs if run.name.endswith("_95")} == {1}
+    for run in runs:
+        c, place = read(run), run.name.rpartition("_")[2]
+        if place == "dense":
+            continue
+        if c.lottery.levels:
+            left = (1 - c.lottery.fraction) ** c.lottery.levels
+            assert left == pytest.approx(1 - int(place) / 100)
+        elif c.sparse.method != "none":
+            assert c.sparse.sparsity == int(place) / 100
+        else:
+            assert (c.model.name, c.model.width < 8) == ("resnet_8", True)
 
 
 def of(folder: Path, *runs: Run, name: str = "tost") -> list[Task]:
@@ -369,3 +387,26 @@ def test_pages_replace_those_of_earlier_records(
         *("records", "mnist.md", "mnist_rounds.png")
     }
     assert os.listdir(kept / "records") == ["a.json"]
+
+
+def test_a_page_names_the_runs_that_are_not_measured(tmp_path: Path) -> None:
+    tasks = of(tmp_path, one("mnist_a"), one("mnist_b"), one("mnist_c"))
+    seen = []
+
+    def section(setting: str, scale: str, measured: Any) -> report_lib.Section:
+        seen.append(sorted(measured))
+        return report_lib.Section(setting, "A title", lines=["One line."])
+
+    study = dataclasses.replace(tasks[0].study, section=section)
+    for count, task in enumerate(tasks[1:], start=1):
+        records.save(records.path_of(tmp_path, task.run), record_of(task))
+        page = study.report("quick", tmp_path, tmp_path / f"page{count}")
+    assert seen == [["b"], ["b", "c"]]
+    lines = page.with_name("mnist.md").read_text().split("\n")
+    assert lines[2:5:2] == [
+        "One line.",
+        "Of 3 runs of this setting, 2 are measured. Not measured: `mnist_a`.",
+    ]
+    records.save(records.path_of(tmp_path, tasks[0].run), record_of(tasks[0]))
+    page = study.report("quick", tmp_path, tmp_path / "page3")
+    assert "Not measured" not in page.with_name("mnist.md").read_text()

@@ -26,13 +26,13 @@ from helpers.wrong_arguments import (
     traced,
 )
 
-from jaxsparse import connectivity as connectivity_lib
+from jaxsparse import connectivity
 from jaxsparse.analysis import (
-    connectivity,
     embedding,
     gradient_flow,
     imp_rounds,
     mask_overlap,
+    mode_connectivity,
     pairwise,
     predictions,
     similarity,
@@ -69,7 +69,7 @@ def saved(function: Callable[..., Any]) -> Callable[..., Any]:
 
 CALLS = {
     "paths.live": Call(
-        lambda apply, params, masks: connectivity_lib.live(apply, params, masks, X),
+        lambda apply, params, masks: connectivity.live(apply, params, masks, X),
         {"apply": apply, "params": PARAMS, "masks": MASKS},
         FIT,
     ),
@@ -248,16 +248,16 @@ CALLS = {
         pairwise.pairwise, {"measure": lambda a, b: jnp.sum(a - b), "stack": X}
     ),
     "analysis.interpolate": Call(
-        traced(connectivity.interpolate),
+        traced(mode_connectivity.interpolate),
         {"start": PARAMS, "end": PARAMS, "alpha": 0.5},
         {"start": "fitting weights", "end": "fitting weights"},
     ),
     "analysis.barrier": Call(
-        connectivity.barrier,
+        mode_connectivity.barrier,
         {"values": np.ones(3), "alphas": (0.0, 0.5, 1.0), "baseline": "linear"},
     ),
     "analysis.connected_fraction": Call(
-        connectivity.connected_fraction, {"barriers": np.ones(3), "threshold": 0.5}
+        mode_connectivity.connected_fraction, {"barriers": np.ones(3), "threshold": 0.5}
     ),
     "training.allocate": Call(
         solution_penalty.allocate, {"masks": MASKS, "capacity": 2}

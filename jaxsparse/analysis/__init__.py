@@ -1,10 +1,10 @@
-"""Measurements on trained networks: similarity, overlap, connectivity and curvature.
+"""Measurements on trained networks: similarity, mode connectivity, curvature.
 
 Nothing here trains or prunes. Every function takes parameters, masks, logits or
 activations as they are, whatever produced them.
 
-- `connectivity`: loss and error along the linear path between two solutions, and the
-  error barrier on it.
+- `mode_connectivity`: loss and error along the linear path between two solutions, and
+  the error barrier on it.
 - `similarity`: distances and angles between the weights of two solutions.
 - `mask_overlap`: the active weights that two masks share, and how many they would share
   by chance.

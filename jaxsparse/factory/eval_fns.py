@@ -28,11 +28,11 @@ class EvalFns(NamedTuple):
         BatchNorm uses the statistics of these images.
       evaluate: function `(params, batch_stats, (images, labels))` to the loss of each
         example [n] and whether it is classified correctly [n], in inference mode; an
-        argument of `connectivity.along_path`.
+        argument of `mode_connectivity.along_path`.
       loss: function `(params, (images, labels))` to the mean cross-entropy, in training
         mode: BatchNorm uses the statistics of these images.
       statistics: function `(params, images)` to the BatchNorm statistics of these
-        images; an argument of `connectivity.ReEstimated`.
+        images; an argument of `mode_connectivity.ReEstimated`.
     """
 
     logits: Callable[..., Any]

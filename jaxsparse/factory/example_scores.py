@@ -15,8 +15,8 @@ from jaxtyping import Float, Float64
 
 from jaxsparse import masks as masks_lib
 from jaxsparse import transforms
-from jaxsparse.analysis import connectivity
-from jaxsparse.analysis.connectivity import example_criteria
+from jaxsparse.analysis import mode_connectivity
+from jaxsparse.analysis.mode_connectivity import example_criteria
 from jaxsparse.data.data_pruning import scores as scores_lib
 from jaxsparse.data.dataset import Examples
 from jaxsparse.factory.eval_fns import EvalFns
@@ -194,7 +194,7 @@ def example_barriers(
         axis, such as copies trained with different SGD noise.
       examples: examples to score, at least one.
       at: "midpoint" of the linear interpolation, or "maximum" over 30 points; see
-        `connectivity.example_barrier`.
+        `mode_connectivity.example_barrier`.
       batch_size: examples per batch, at least 1.
 
     Returns:
@@ -216,23 +216,25 @@ def example_barriers(
     if at not in example_criteria.POINTS:
         raise ValueError(f"at: expected one of {example_criteria.POINTS}, got {at!r}")
     _check_size("batch_size", batch_size)
-    alphas = MIDPOINT if at == "midpoint" else connectivity.UNIT_ALPHAS
+    alphas = MIDPOINT if at == "midpoint" else mode_connectivity.UNIT_ALPHAS
     on_device = jax.tree.map(jnp.asarray, tuple(examples))
     found = []
     # Barriers are differences of nearly equal losses, and TPUs and recent GPUs multiply
     # float32 matrices with fewer bits by default.
     with jax.default_matmul_precision("highest"):
         for a, b in instability.pairs(len(ends)):
-            segment = connectivity.along_path(
+            segment = mode_connectivity.along_path(
                 functions.evaluate,
                 ends[a][0],
                 ends[b][0],
                 examples=on_device,
                 batch_size=batch_size,
                 alphas=alphas,
-                batch_stats=connectivity.Interpolated(ends[a][1], ends[b][1]),
+                batch_stats=mode_connectivity.Interpolated(ends[a][1], ends[b][1]),
             )
-            each = connectivity.example_barrier(segment.example_loss, alphas, at=at)
+            each = mode_connectivity.example_barrier(
+                segment.example_loss, alphas, at=at
+            )
             found.append(each)
     return _finite(np.stack(found), "barrier", "pair")
 

@@ -77,7 +77,9 @@ def make_rescale(
 
     Deviations:
       As in the authors' code, the two pairs of batches share half of their examples.
-      The loss is the cross-entropy without label smoothing, even if training uses it.
+      The loss is the cross-entropy without label smoothing, even if training uses it,
+      and the network is the one without ghost skips, even if training begins with them.
+      The paper does not say how its techniques are combined.
     """
     c = config.gradinit
     if not c.steps:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
 from jaxsparse import replicates
-from jaxsparse.analysis import connectivity
+from jaxsparse.analysis import mode_connectivity
 from jaxsparse.data import dataset as dataset_lib
 from jaxsparse.data.dataset import Dataset
 from jaxsparse.factory import eval_fns
@@ -184,13 +184,13 @@ def make_compare(
         if not has_stats:
             return None
         if c.batch_stats == "interpolated":
-            return connectivity.Interpolated(first, second)
+            return mode_connectivity.Interpolated(first, second)
         return estimated
 
     def one(first: Any, second: Any) -> dict[str, Any]:
         row: dict[str, Any] = {"alphas": alphas.tolist()}
         for name, examples in sets.items():
-            segment = connectivity.along_path(
+            segment = mode_connectivity.along_path(
                 made.evaluate,
                 first[0],
                 second[0],
@@ -201,7 +201,7 @@ def make_compare(
             )
             row[f"{name}_loss"] = segment.loss.tolist()
             row[f"{name}_error"] = segment.error.tolist()
-            rise = connectivity.instability(segment.error, segment.alphas)
+            rise = mode_connectivity.instability(segment.error, segment.alphas)
             row[f"{name}_instability"] = float(rise)
         # Ghost skips are not part of the final network.
         apart = jax.tree.map(
@@ -227,7 +227,7 @@ def make_compare(
     return compare
 
 
-def re_estimated(made: eval_fns.EvalFns, images: Any) -> connectivity.ReEstimated:
+def re_estimated(made: eval_fns.EvalFns, images: Any) -> mode_connectivity.ReEstimated:
     """Prepares re-estimated BatchNorm statistics from the first training images.
 
     Args:
@@ -235,12 +235,12 @@ def re_estimated(made: eval_fns.EvalFns, images: Any) -> connectivity.ReEstimate
       images: training images, uint8 [n h w c].
 
     Returns:
-      An argument of `connectivity.along_path`, with up to `RE_ESTIMATED` batches.
+      An argument of `mode_connectivity.along_path`, with up to `RE_ESTIMATED` batches.
     """
     size = min(BATCH, len(images))
     batches = min(RE_ESTIMATED, len(images) // size)
     shape = (batches, size, *images.shape[1:])
-    return connectivity.ReEstimated(
+    return mode_connectivity.ReEstimated(
         made.statistics, jnp.asarray(images[: batches * size]).reshape(shape)
     )
 
@@ -282,13 +282,13 @@ def judge(
     Returns:
       A dict with the mean "instability" over pairs, its standard deviation
       "instability_sd" (None for a single pair), the number of "pairs", and, by the
-      thresholds of `connectivity.classify_stability`, whether training is "stable" and
-      "matching" (None without dense networks).
+      thresholds of `mode_connectivity.classify_stability`, whether training is "stable"
+      and "matching" (None without dense networks).
     """
     accuracies = {}
     if dense is not None:
         accuracies = {"accuracy": np.array(reached), "dense_accuracy": np.array(dense)}
-    found = connectivity.classify_stability(np.array(instabilities), **accuracies)
+    found = mode_connectivity.classify_stability(np.array(instabilities), **accuracies)
     return {
         "instability": found.mean,
         "instability_sd": None if math.isnan(found.sd) else found.sd,

@@ -100,8 +100,9 @@ def penalty(
     Deviations:
       Biases and normalization parameters are left out: the paper prunes weights only,
       and it is unknown whether the other parameters count. To include a leaf, give it a
-      mask of ones here. Reverse mode over reverse mode needs `count=None`; forward over
-      reverse works with any count.
+      mask of ones here. In runs, the solutions are those of tickets, for controls as
+      well; the paper does not say what controls are repelled from. Reverse mode over
+      reverse mode needs `count=None`; forward over reverse works with any count.
 
     References:
       Maene, Li, Moens. Towards Understanding Iterative Magnitude Pruning: Why Lottery

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from hypothesis.extra import numpy as arrays
 
-from jaxsparse.analysis import connectivity
-from jaxsparse.analysis.connectivity import criteria, example_criteria
+from jaxsparse.analysis import mode_connectivity
+from jaxsparse.analysis.mode_connectivity import criteria, example_criteria
 
 EMPTY = np.zeros(0)
 EVEN = np.array([0.0331, 0.0248, 0.0021])  # 0.02 on average, but for rounding
-UNIT = np.array(connectivity.UNIT_ALPHAS)
+UNIT = np.array(mode_connectivity.UNIT_ALPHAS)
 
 
 @st.composite
@@ -41,7 +41,7 @@ def test_instability_and_increase_equal_a_slow_loop(sweep: Any) -> None:
         apart = abs(at[0.0] - at[1.0])
         assert abs(unstable[p] - increase[p] - apart / 2) < 1e-15
     # The line through the ends lies between the two.
-    line = connectivity.barrier(error, alphas)
+    line = mode_connectivity.barrier(error, alphas)
     apart = 2 * (unstable - increase)
     assert np.all(increase - 1e-15 <= line) and np.all(line <= increase + apart + 1e-15)
 
@@ -194,7 +194,7 @@ def test_barriers_of_examples_equal_a_slow_loop() -> None:
         ]
         assert highest[i] == max(over) >= 0
     assert middle.min() < 0 < middle.max() and np.all(highest >= middle)
-    total = connectivity.barrier(loss.mean(axis=1, dtype=np.float64), alphas)
+    total = mode_connectivity.barrier(loss.mean(axis=1, dtype=np.float64), alphas)
     assert highest.mean() > total
 
 
@@ -203,7 +203,7 @@ def test_three_points_of_a_double_well_are_enough() -> None:
         each = batch * (params**2 - 1) ** 2
         return each, each < 0.5
 
-    found = connectivity.along_path(
+    found = mode_connectivity.along_path(
         well,
         jnp.float32(-1.0),
         jnp.float32(1.0),

@@ -11,7 +11,7 @@ import pytest
 from helpers import norm_mlp, tiny
 
 from jaxsparse import factory, masks
-from jaxsparse.analysis import connectivity
+from jaxsparse.analysis import mode_connectivity
 from jaxsparse.data.data_pruning import scores as scores_lib
 from jaxsparse.data.dataset import Examples
 from jaxsparse.factory import example_scores
@@ -238,14 +238,14 @@ def test_barriers_vanish_between_equals_and_have_no_direction(mlp: Made) -> None
 
 def test_the_maximum_is_no_less_than_what_lies_near_the_midpoint(mlp: Made) -> None:
     highest = barriers(mlp, 0, 1, at="maximum")
-    segment = connectivity.along_path(
+    segment = mode_connectivity.along_path(
         mlp.functions.evaluate,
         *(end[0] for end in ends(mlp, 0, 1)),
         examples=tuple(map(jnp.asarray, mlp.examples)),
         batch_size=23,
-        alphas=connectivity.UNIT_ALPHAS,
+        alphas=mode_connectivity.UNIT_ALPHAS,
     )
-    over = connectivity.excess(segment.example_loss, connectivity.UNIT_ALPHAS)
+    over = mode_connectivity.excess(segment.example_loss, mode_connectivity.UNIT_ALPHAS)
     np.testing.assert_allclose(highest[0], over.max(axis=0), rtol=1e-5, atol=1e-6)
     assert np.all(highest >= 0)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from experiments.studies import sparse_training
+from experiments.studies.methods import report as methods_report
 from jaxsparse.reports import flop_costs, methods, report_figures
 from jaxsparse.reports import records as records_lib
 
@@ -80,7 +80,7 @@ def test_the_study_of_methods_draws_what_was_measured() -> None:
         "rigl_80": {"accuracy": [92.0, 93.0], "training_flops": [0.3, 0.3]},
         "old_90": {"accuracy": [80.0]},  # measured before FLOPs were recorded
     }
-    table = sparse_training.training_costs(measured)
+    table = methods_report.training_costs(measured)
     assert list(table["label"].unique()) == ["rigl"]
     assert flop_costs.draw(table, title="digits") is not None
     assert flop_costs.draw(table.iloc[:0], title="digits") is None

@@ -16,7 +16,7 @@ from experiments.studies import run_reader
 from experiments.studies.data_diet import claims
 from experiments.studies.run_reader import Reader
 from jaxsparse import factory, replicates
-from jaxsparse.analysis import connectivity
+from jaxsparse.analysis import mode_connectivity
 from jaxsparse.analysis.hessian import hvp, lanczos, param_subspace
 from jaxsparse.data.dataset import Examples
 from jaxsparse.factory import example_scores
@@ -119,7 +119,7 @@ def of_barriers(reader: Reader, functions: factory.EvalFns) -> dict[str, Any]:
     every = np.stack(vectors)
     none, near = THRESHOLDS
     pooled = np.concatenate(single)
-    by_class = connectivity.by_class(
+    by_class = mode_connectivity.by_class(
         pooled.reshape(-1),
         np.tile(examples.labels, len(pooled)),
         run.dataset.classes,
@@ -129,10 +129,10 @@ def of_barriers(reader: Reader, functions: factory.EvalFns) -> dict[str, Any]:
     return {
         "mean_barrier": every.mean(axis=1).tolist(),
         "connected": [
-            connectivity.connected_fraction(p.reshape(-1), near) for p in single
+            mode_connectivity.connected_fraction(p.reshape(-1), near) for p in single
         ],
         "connected_0": [
-            connectivity.connected_fraction(p.reshape(-1), none) for p in single
+            mode_connectivity.connected_fraction(p.reshape(-1), none) for p in single
         ],
         "by_class": by_class.connected.tolist(),
         "histogram": np.histogram(pooled, bins=edges)[0].tolist(),

@@ -14,7 +14,7 @@ from experiments.studies.claims import (
 )
 from experiments.studies.effects import Effect, spread
 from experiments.studies.gradient_flow import curvature
-from jaxsparse.analysis import connectivity
+from jaxsparse.analysis import mode_connectivity
 
 CONNECTED, APART = 1.0, 5.0  # percentage points of error barrier: below, above
 EARLY = 0.25  # of training: mask updates that are compared
@@ -62,7 +62,7 @@ def summary(prediction: Found) -> tuple[float, float, int]:
 def _barriers(found: Found, key: str) -> np.ndarray:
     """Returns the error barrier between each seed and the pruned solution."""
     (line,) = entries(found["interpolations"], key)
-    return connectivity.barrier(np.asarray(line["error"]).T, line["alphas"])
+    return mode_connectivity.barrier(np.asarray(line["error"]).T, line["alphas"])
 
 
 def are_connected(variant: str) -> Callable[[Found], Effect]:

@@ -16,7 +16,7 @@ from experiments.studies import run_reader
 from experiments.studies.gradient_flow import curvature, initialization, variants
 from experiments.studies.run_reader import Reader
 from jaxsparse import factory, replicates
-from jaxsparse.analysis import connectivity, pairwise, predictions, similarity
+from jaxsparse.analysis import mode_connectivity, pairwise, predictions, similarity
 from jaxsparse.data import dataset
 from jaxsparse.factory import instability
 
@@ -209,7 +209,7 @@ def of_interpolation(run_fns: RunFunctions, moment: str) -> dict[str, Any]:
     estimated = instability.re_estimated(run_fns.functions, images)
     theirs = run_fns.pruned.solutions(run_fns.pruned.end())
     each = [
-        connectivity.along_path(
+        mode_connectivity.along_path(
             run_fns.functions.evaluate,
             one.params,
             pruned.params,

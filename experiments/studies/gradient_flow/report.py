@@ -100,7 +100,11 @@ def section(
                 long=True,
             ),
         ],
-        frames={"variants": frame, "flow": flow},
+        frames={
+            "variants": frame,
+            "accuracies": tables.accuracies_frame(found),
+            "flow": flow,
+        },
         figures=figures.draw(found, title),
         captions=figures.CAPTIONS,
     )

@@ -105,6 +105,33 @@ def show_accuracy(frame: pd.DataFrame) -> pd.DataFrame:
     return tables.show(frame, columns)
 
 
+def accuracies_frame(found: Found) -> pd.DataFrame:
+    """Tabulates what is measured of every seed.
+
+    Args:
+      found: from `variants.arrange`.
+
+    Returns:
+      One row for each variant and seed: `variant`, `seed`, `accuracy_percent`, and
+      `with_pruned`, the fraction of the test set on which the network and the pruned
+      solution disagree. Variants of one mask in several orders of the data are named
+      VARIANT_mask_NUMBER. Those of which only summaries were kept are left out.
+    """
+    parts, entries = [], dict(found["predictions"])
+    for name, orders in found["orders"].items():
+        if entries.get(name) not in orders:
+            of_masks = {f"{name}_mask_{i}": entry for i, entry in enumerate(orders)}
+            entries |= of_masks
+    for name, entry in entries.items():
+        accuracy = pd.Series(entry.get("accuracy", ()), dtype=float)
+        with_pruned = pd.Series(entry.get("with_pruned", ()), dtype=float)
+        measures = {"accuracy_percent": accuracy, "with_pruned": with_pruned}
+        part = pd.DataFrame(measures).rename_axis("seed").reset_index()
+        parts.append(part.assign(variant=name))
+    columns = ["variant", "seed", "accuracy_percent", "with_pruned"]
+    return tables.concat([p for p in parts if len(p)], columns)[columns]
+
+
 def show_initializations(found: Found) -> pd.DataFrame:
     """Formats accuracies by method and initialization of variants of the same masks.
 

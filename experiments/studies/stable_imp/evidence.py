@@ -16,9 +16,9 @@ import numpy as np
 from experiments.studies import correlations, effects
 from experiments.studies.claims import Found, NotMeasured, entries
 from experiments.studies.effects import Effect, spread
-from jaxsparse.analysis import connectivity
+from jaxsparse.analysis import mode_connectivity
 
-STABLE = 100 * connectivity.STABLE_BELOW  # points of instability
+STABLE = 100 * mode_connectivity.STABLE_BELOW  # points of instability
 LATE = 0.5  # late rounds start at this fraction of all rounds
 APART = 0.1  # of a right angle, between mean angles
 MATCHING = 0.5  # points of accuracy below dense that count as matching

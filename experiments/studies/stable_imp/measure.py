@@ -10,7 +10,7 @@ import numpy as np
 from experiments.studies import run_reader
 from experiments.studies.run_reader import Reader
 from jaxsparse import replicates
-from jaxsparse.analysis import connectivity, imp_rounds, pairwise, similarity
+from jaxsparse.analysis import imp_rounds, mode_connectivity, pairwise, similarity
 from jaxsparse.analysis.similarity import Solution
 from jaxsparse.stages import TICKET
 
@@ -101,7 +101,7 @@ def _instability(part: str) -> Any:
 def _rise(row: Any) -> float:
     """Returns the rise of the test error above the worse of two rounds, in points."""
     error, alphas = np.asarray(row["test_error"]), row["alphas"]
-    return 100 * float(connectivity.max_increase(error, alphas))
+    return 100 * float(mode_connectivity.max_increase(error, alphas))
 
 
 def of_onset(reader: Reader) -> list[dict[str, Any]]:

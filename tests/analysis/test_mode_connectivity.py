@@ -11,11 +11,11 @@ from flax import linen as nn
 from flax import nnx
 
 from jaxsparse import losses, masks
-from jaxsparse.analysis import connectivity
-from jaxsparse.analysis.connectivity import linear_path
+from jaxsparse.analysis import mode_connectivity
+from jaxsparse.analysis.mode_connectivity import linear_path
 
 WAYS = ("scan", "vmap", "loop")
-EVCI = np.array(connectivity.EVCI_ALPHAS)
+EVCI = np.array(mode_connectivity.EVCI_ALPHAS)
 
 
 def mlp(seed: int) -> Any:
@@ -61,7 +61,7 @@ def slowly(start: Any, end: Any, alpha: float, x: Any, y: Any) -> Any:
 
 def test_default_points_are_those_of_the_paper_and_meet_both_ends() -> None:
     np.testing.assert_allclose(EVCI, np.linspace(-0.2, 1.2, 29), atol=1e-15)
-    unit = connectivity.UNIT_ALPHAS
+    unit = mode_connectivity.UNIT_ALPHAS
     np.testing.assert_allclose(unit, np.linspace(0, 1, 30), atol=1e-15)
     for points in (EVCI.tolist(), list(unit)):
         assert points.count(0.0) == 1 and points.count(1.0) == 1
@@ -70,10 +70,10 @@ def test_default_points_are_those_of_the_paper_and_meet_both_ends() -> None:
 def test_interpolation_is_exact_at_the_ends_and_linear_between() -> None:
     start, end = mlp(0), mlp(1)
     for alpha, wanted in ((0.0, start), (1.0, end)):
-        got = connectivity.interpolate(start, end, alpha)
+        got = mode_connectivity.interpolate(start, end, alpha)
         for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
             assert a.dtype == b.dtype and np.array_equal(a, b)
-    got = connectivity.interpolate(start, end, -0.2)["head"]["kernel"]
+    got = mode_connectivity.interpolate(start, end, -0.2)["head"]["kernel"]
     a, b = (np.asarray(t["head"]["kernel"], np.float64) for t in (start, end))
     np.testing.assert_allclose(got, 1.2 * a - 0.2 * b, rtol=2e-6, atol=1e-6)
 
@@ -87,7 +87,7 @@ def test_interpolation_keeps_counters_keys_dtypes_and_zeros() -> None:
         "nothing": None,
     }
     end = start | {"w": jnp.array([0.0, 2.0], jnp.bfloat16)}
-    for at in (connectivity.interpolate, jax.jit(connectivity.interpolate)):
+    for at in (mode_connectivity.interpolate, jax.jit(mode_connectivity.interpolate)):
         got = at(start, end, 0.3)
         assert got["w"].dtype == jnp.bfloat16 and got["w"][0] == 0
         assert float(got["w"][1]) == float(jnp.bfloat16(1.3))
@@ -95,7 +95,7 @@ def test_interpolation_keeps_counters_keys_dtypes_and_zeros() -> None:
         np.testing.assert_array_equal(got["on"], [True, False])
     state = nnx.state(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
     other = jax.tree.map(lambda leaf: leaf + 2, state)
-    middle = connectivity.interpolate(state, other, 0.5)
+    middle = mode_connectivity.interpolate(state, other, 0.5)
     np.testing.assert_allclose(middle["bias"][...], np.ones(3))
 
 
@@ -121,7 +121,7 @@ def test_interpolation_keeps_counters_keys_dtypes_and_zeros() -> None:
 )
 def test_ends_that_do_not_fit_are_refused(start: Any, end: Any, word: str) -> None:
     with pytest.raises(ValueError, match=word):
-        connectivity.interpolate(start, end, 0.5)
+        mode_connectivity.interpolate(start, end, 0.5)
 
 
 def square(params: Any, batch_stats: Any, batch: Any) -> Any:
@@ -133,7 +133,9 @@ def square(params: Any, batch_stats: Any, batch: Any) -> Any:
 def test_a_quadratic_loss_is_a_parabola(by: Any) -> None:
     start, end = ({"w": jnp.array(w)} for w in ([1.0, -2.0], [3.0, 0.5]))
     x = np.array([[1.0, 0.0], [1.0, 1.0], [-2.0, 1.0]], np.float32)
-    found = connectivity.along_path(square, start, end, examples=x, batch_size=2, by=by)
+    found = mode_connectivity.along_path(
+        square, start, end, examples=x, batch_size=2, by=by
+    )
     a, b = x @ np.array([1.0, -2.0]), x @ np.array([3.0, 0.5])
     wanted = ((1 - EVCI[:, None]) * a + EVCI[:, None] * b) ** 2
     np.testing.assert_allclose(found.example_loss, wanted, rtol=1e-5, atol=1e-5)
@@ -149,7 +151,7 @@ def test_a_quadratic_loss_is_a_parabola(by: Any) -> None:
 def test_means_equal_a_slow_reference(by: Any, batch_size: int) -> None:
     start, end, (x, y) = mlp(0), mlp(1), data()
     alphas = (-0.2, 0.0, 0.45, 1.0)
-    found = connectivity.along_path(
+    found = mode_connectivity.along_path(
         evaluate,
         start,
         end,
@@ -169,12 +171,12 @@ def test_means_equal_a_slow_reference(by: Any, batch_size: int) -> None:
 
 def test_the_ends_are_direct_evaluations_bit_for_bit() -> None:
     start, end, batch = mlp(0), mlp(1), data(20)
-    found = connectivity.along_path(
+    found = mode_connectivity.along_path(
         evaluate, start, end, examples=batch, batch_size=20, by="loop"
     )
     for params, alpha in ((start, 0.0), (end, 1.0)):
         each, right = jax.jit(evaluate)(params, {}, batch)
-        at = connectivity.EVCI_ALPHAS.index(alpha)
+        at = mode_connectivity.EVCI_ALPHAS.index(alpha)
         np.testing.assert_array_equal(found.example_loss[at], each)
         np.testing.assert_array_equal(found.example_correct[at], right.astype(bool))
 
@@ -187,7 +189,7 @@ def test_blocks_leave_sums_and_errors_to_the_last_bit() -> None:
     rng = np.random.default_rng(0)
     x = (rng.normal(size=1001) * 10.0 ** rng.integers(-6, 6, 1001)).astype(np.float32)
     found = [
-        connectivity.along_path(
+        mode_connectivity.along_path(
             scaled,
             jnp.float32(1.0),
             jnp.float32(1.5),
@@ -213,7 +215,7 @@ def test_one_program_serves_all_points_blocks_and_segments(by: Any) -> None:
         return evaluate(params, batch_stats, batch)
 
     for seed in (1, 2):
-        connectivity.along_path(
+        mode_connectivity.along_path(
             spied, mlp(0), mlp(seed), examples=data(), batch_size=5, by=by
         )
     assert len(traces) == 1
@@ -249,12 +251,12 @@ def test_batch_norm_by_hand(by: Any, anew: bool) -> None:
     batches = rng.normal(size=(3, 11, 5)).astype(np.float32)
     stats = [moments({"kernel": k}, batches[0]) for k in (k0, k1)]
     batch_stats = (
-        connectivity.ReEstimated(moments, batches)
+        mode_connectivity.ReEstimated(moments, batches)
         if anew
-        else connectivity.Interpolated(*stats)
+        else mode_connectivity.Interpolated(*stats)
     )
     alphas = (0.0, 0.3, 1.0)
-    found = connectivity.along_path(
+    found = mode_connectivity.along_path(
         normalized,
         {"kernel": jnp.asarray(k0)},
         {"kernel": jnp.asarray(k1)},
@@ -321,13 +323,13 @@ def test_linen_networks_with_convolutions_and_batch_norm() -> None:
         return jax.tree.map(lambda s: s / (1 - 0.9), changed["batch_stats"])
 
     found = {
-        by: connectivity.along_path(
+        by: mode_connectivity.along_path(
             network,
             *(variables["params"] for variables in both),
             examples=(images, labels),
             batch_size=5,
             alphas=(0.0, 0.5, 1.0),
-            batch_stats=connectivity.ReEstimated(measure, training),
+            batch_stats=mode_connectivity.ReEstimated(measure, training),
             by=by,
         )
         for by in ("loop", "vmap", None)
@@ -351,8 +353,8 @@ def test_masked_weights_stay_zero_along_the_line() -> None:
         lambda m: jnp.arange(m.size).reshape(m.shape) % 3 == 0, masks.ones(start)
     )
     ends = [masks.apply(kept, params) for params in (start, end)]
-    for alpha in connectivity.EVCI_ALPHAS:
-        point = connectivity.interpolate(*ends, alpha)
+    for alpha in mode_connectivity.EVCI_ALPHAS:
+        point = mode_connectivity.interpolate(*ends, alpha)
         for mask, leaf in ((kept[n]["kernel"], point[n]["kernel"]) for n in kept):
             assert not np.any(np.asarray(leaf)[~np.asarray(mask)])
             assert np.any(np.asarray(leaf))
@@ -376,11 +378,11 @@ def test_masked_weights_stay_zero_along_the_line() -> None:
             "evaluate: expected .*got results",
         ),
         (
-            {"batch_stats": connectivity.ReEstimated(moments, ())},
+            {"batch_stats": mode_connectivity.ReEstimated(moments, ())},
             "batch_stats.batches: expected .*got",
         ),
         (
-            {"batch_stats": connectivity.Interpolated({"m": 1.0}, {"n": 1.0})},
+            {"batch_stats": mode_connectivity.Interpolated({"m": 1.0}, {"n": 1.0})},
             "end: expected only leaves of start.*got the leaf n",
         ),
     ],
@@ -394,7 +396,7 @@ def test_bad_sweeps_are_refused(fields: Any, word: str) -> None:
         "batch_size": 5,
     }
     with pytest.raises(ValueError, match=word):
-        connectivity.along_path(**(good | fields))
+        mode_connectivity.along_path(**(good | fields))
 
 
 def test_the_barrier_of_a_double_well_is_its_wall() -> None:
@@ -402,7 +404,7 @@ def test_the_barrier_of_a_double_well_is_its_wall() -> None:
         each = batch * (params**2 - 1) ** 2
         return each, each < 0.5
 
-    found = connectivity.along_path(
+    found = mode_connectivity.along_path(
         well,
         jnp.float32(-1.0),
         jnp.float32(1.0),
@@ -411,23 +413,25 @@ def test_the_barrier_of_a_double_well_is_its_wall() -> None:
     )
     assert found.loss[0] > 0.3  # beyond the start
     for baseline in ("linear", "mean"):
-        high = connectivity.barrier(found.loss, found.alphas, baseline=baseline)
+        high = mode_connectivity.barrier(found.loss, found.alphas, baseline=baseline)
         np.testing.assert_allclose(high, 2.0, rtol=1e-6)
-    each = connectivity.barrier(found.example_loss, found.alphas)
+    each = mode_connectivity.barrier(found.example_loss, found.alphas)
     np.testing.assert_allclose(each, [1.0, 3.0], rtol=1e-6)
-    middle = connectivity.excess(found.example_loss, found.alphas)[found.alphas == 0.5]
+    middle = mode_connectivity.excess(found.example_loss, found.alphas)[
+        found.alphas == 0.5
+    ]
     np.testing.assert_allclose(middle[0], [1.0, 3.0], rtol=1e-6)
     wrong = 1.0 - found.example_correct
-    assert connectivity.barrier(wrong, found.alphas).tolist() == [1.0, 1.0]
+    assert mode_connectivity.barrier(wrong, found.alphas).tolist() == [1.0, 1.0]
 
 
 def test_barriers_of_a_tilted_line_differ_by_their_baseline() -> None:
     alphas, values = (-1.0, 0.0, 0.5, 1.0, 2.0), np.array([9.0, 1.0, 2.5, 3.0, 9.0])
-    assert connectivity.barrier(values, alphas) == 0.5
-    assert connectivity.barrier(values, alphas, baseline="mean") == 1.0
-    over = connectivity.excess(values, alphas)
+    assert mode_connectivity.barrier(values, alphas) == 0.5
+    assert mode_connectivity.barrier(values, alphas, baseline="mean") == 1.0
+    over = mode_connectivity.excess(values, alphas)
     np.testing.assert_allclose(over, [10.0, 0.0, 0.5, 0.0, 4.0])
-    dip = connectivity.excess(np.array([1.0, 0.0, 3.0]), (0, 0.5, 1))
+    dip = mode_connectivity.excess(np.array([1.0, 0.0, 3.0]), (0, 0.5, 1))
     assert dip.tolist() == [0.0, -2.0, 0.0]
 
 
@@ -442,9 +446,9 @@ def test_convex_losses_have_no_barrier_and_none_is_negative(
     alphas = np.linspace(0, 1, points)
     convex = c[0] + c[1] * alphas + curve * (alphas - c[2]) ** 2
     scale = 1e-12 * (1 + np.max(np.abs(convex)))
-    assert 0 <= connectivity.barrier(convex, alphas) <= scale
-    assert connectivity.barrier(convex, alphas, baseline="mean") >= -scale
-    assert connectivity.barrier(-convex, alphas) >= 0
+    assert 0 <= mode_connectivity.barrier(convex, alphas) <= scale
+    assert mode_connectivity.barrier(convex, alphas, baseline="mean") >= -scale
+    assert mode_connectivity.barrier(-convex, alphas) >= 0
 
 
 def test_a_convex_network_has_no_barrier() -> None:
@@ -453,17 +457,17 @@ def test_a_convex_network_has_no_barrier() -> None:
         return losses.cross_entropy(out, batch[1]), losses.is_correct(out, batch[1])
 
     ends = [{"w": jax.random.normal(jax.random.key(i), (5, 3))} for i in range(2)]
-    found = connectivity.along_path(linear, *ends, examples=data(), batch_size=8)
-    assert connectivity.barrier(found.loss, found.alphas) < 1e-6
-    over = connectivity.excess(found.example_loss, found.alphas)
+    found = mode_connectivity.along_path(linear, *ends, examples=data(), batch_size=8)
+    assert mode_connectivity.barrier(found.loss, found.alphas) < 1e-6
+    over = mode_connectivity.excess(found.example_loss, found.alphas)
     inside = over[(found.alphas > 0) & (found.alphas < 1)]
     assert np.max(inside) < 1e-5 and np.min(inside) < -0.01
 
 
 def test_infinite_walls_and_ends() -> None:
     alphas = (0.0, 0.5, 1.0)
-    assert connectivity.barrier(np.array([1.0, np.inf, 1.0]), alphas) == np.inf
-    assert np.isnan(connectivity.barrier(np.array([np.inf, 1.0, 1.0]), alphas))
+    assert mode_connectivity.barrier(np.array([1.0, np.inf, 1.0]), alphas) == np.inf
+    assert np.isnan(mode_connectivity.barrier(np.array([np.inf, 1.0, 1.0]), alphas))
 
 
 @pytest.mark.parametrize(
@@ -478,4 +482,4 @@ def test_bad_barriers_are_refused(
     values: Any, alphas: Any, baseline: Any, word: str
 ) -> None:
     with pytest.raises(ValueError, match=word):
-        connectivity.barrier(values, alphas, baseline=baseline)
+        mode_connectivity.barrier(values, alphas, baseline=baseline)

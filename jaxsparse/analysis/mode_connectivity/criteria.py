@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from jaxsparse.analysis.connectivity import barriers as barriers_lib
-from jaxsparse.analysis.connectivity import interpolation
+from jaxsparse.analysis.mode_connectivity import barriers as barriers_lib
+from jaxsparse.analysis.mode_connectivity import interpolation
 
 # Thresholds of Frankle et al. (2020) as secondary sources report them, as fractions.
 STABLE_BELOW = 0.02

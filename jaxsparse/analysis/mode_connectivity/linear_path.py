@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
 from jaxsparse import tree
-from jaxsparse.analysis.connectivity import interpolation
+from jaxsparse.analysis.mode_connectivity import interpolation
 
 MODES = ("scan", "vmap", "loop")
 Evaluate = Callable[[Any, Any, Any], tuple[Array, Array]]
@@ -156,8 +156,8 @@ def along_path(
       ... )
       >>> found.loss.shape
       (3,)
-      >>> from jaxsparse.analysis import connectivity
-      >>> barrier = connectivity.barrier(found.loss, found.alphas)
+      >>> from jaxsparse.analysis import mode_connectivity
+      >>> barrier = mode_connectivity.barrier(found.loss, found.alphas)
 
     Deviations:
       The authors' code applies the masks of the start at every position. Here both ends

@@ -11,8 +11,8 @@ solutions is zero everywhere between them.
     connectivity.barrier(found.error, found.alphas)
 """
 
-from jaxsparse.analysis.connectivity.barriers import barrier, excess
-from jaxsparse.analysis.connectivity.criteria import (
+from jaxsparse.analysis.mode_connectivity.barriers import barrier, excess
+from jaxsparse.analysis.mode_connectivity.criteria import (
     MATCHING_BELOW,
     STABLE_BELOW,
     Stability,
@@ -20,18 +20,18 @@ from jaxsparse.analysis.connectivity.criteria import (
     instability,
     max_increase,
 )
-from jaxsparse.analysis.connectivity.example_criteria import (
+from jaxsparse.analysis.mode_connectivity.example_criteria import (
     ByClass,
     by_class,
     connected_fraction,
     example_barrier,
 )
-from jaxsparse.analysis.connectivity.interpolation import (
+from jaxsparse.analysis.mode_connectivity.interpolation import (
     EVCI_ALPHAS,
     UNIT_ALPHAS,
     interpolate,
 )
-from jaxsparse.analysis.connectivity.linear_path import (
+from jaxsparse.analysis.mode_connectivity.linear_path import (
     Interpolated,
     LinearPath,
     ReEstimated,

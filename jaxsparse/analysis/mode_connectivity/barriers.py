@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from jaxsparse.analysis.connectivity import interpolation
+from jaxsparse.analysis.mode_connectivity import interpolation
 
 BASELINES = ("linear", "mean")
 

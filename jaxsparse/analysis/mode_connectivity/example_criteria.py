@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from jaxsparse import arguments
-from jaxsparse.analysis.connectivity import barriers as barriers_lib
-from jaxsparse.analysis.connectivity import interpolation
+from jaxsparse.analysis.mode_connectivity import barriers as barriers_lib
+from jaxsparse.analysis.mode_connectivity import interpolation
 
 POINTS = ("midpoint", "maximum")
 

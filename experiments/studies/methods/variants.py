@@ -1,0 +1,199 @@
+"""Variants: every method of sparse training at several sparsities.
+
+Scales `quick` and `cpu` train LeNet-300-100 on MNIST at 95 % and 98 %, all methods as
+in `configs/random_mnist.py`: `quick` for 300 updates with 2 seeds; `cpu` with 5 seeds
+for 4,690 updates, 10 epochs, two fifths of the published length, with as many mask
+updates. `cifar16` trains ResNet-8 on CIFAR-10 at 16x16 pixels with 5 seeds as in
+`configs/dense_cifar16.py`, at 95 % in part 1, at 90 % and 98 % in part 2. `full` trains
+LeNet-300-100 for the published 11,719 updates, and ResNet-20 on CIFAR-10 at 90 % and
+95 % for 160 epochs with 3 seeds, as in `configs/random_cifar.py`: for a GPU.
+
+Settings without a recipe in `configs/` are ours: SNFS, GraNet, MEST and AC/DC update
+masks after every twentieth of training, up to three quarters of it (AC/DC after a dense
+tenth); GraNet starts at 50 %, as in its paper; Top-KAST trains twice as many weights as
+it computes with, chosen every 100 updates; straight-through masks are chosen at every
+update. Tickets end at the sparsity of the other methods: after 7 levels, rewound to
+initialization, or for ResNet-8 after 3 or 4 levels, rewound to step 150.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from experiments.studies.runs import Run
+
+Fields = dict[str, Any]
+
+
+class Method(NamedTuple):
+    """A method at one sparsity.
+
+    Attributes:
+      name: as in names of runs.
+      recipe: FILE or FILE:PRESET of `configs/`, without its directory and ".py".
+      fields: fields that differ from the recipe.
+    """
+
+    name: str
+    recipe: str
+    fields: Fields
+
+
+SPARSITIES = {
+    "mnist": (0.95, 0.98),
+    "resnet8": (0.95, 0.9, 0.98),
+    "cifar": (0.9, 0.95),
+}
+SETTINGS = tuple(SPARSITIES)
+TITLES = {
+    "mnist": "LeNet-300-100 on MNIST",
+    "resnet8": "ResNet-8 on CIFAR-10 at 16x16 pixels",
+    "cifar": "ResNet-20 on CIFAR-10",
+}
+SCALES = {
+    "mnist": ("quick", "cpu", "full"),
+    "resnet8": ("cifar16",),
+    "cifar": ("full",),
+}
+LEVELS = 7  # of iterative pruning, to exactly the sparsity of the other methods
+LEVELS_RESNET8 = {0.9: 3, 0.95: 3, 0.98: 4}
+# Dense networks with about as many weights: hidden sizes of 784-a-b-10, and channels of
+# ResNet-8, which has 8. Their numbers of weights are in the table of methods.
+SMALL = {0.95: (16, 29), 0.98: (6, 39)}
+SMALL_RESNET8 = {0.9: 3, 0.95: 2, 0.98: 1}
+# As in `configs/ntk_sap_mnist.py`.
+NTK_SAP = {
+    "sparse.pai_score": "ntk_sap",
+    "sparse.score_iterations": 20,
+    "sparse.score_batches": 5,
+}
+# Removes the sparse training of the recipe `random`.
+DENSE = {"sparse.method": "none", "sparse.sparsity": 0.9}
+
+
+def of_setting(setting: str, scale: str) -> list[Run]:
+    """Lists the runs of a setting, by sparsity.
+
+    Args:
+      setting: one of `SETTINGS`.
+      scale: one of `studies.SCALES`.
+    """
+    if scale not in SCALES[setting]:
+        return []
+    return list(_resnet8() if setting == "resnet8" else _at_length(setting, scale))
+
+
+def _resnet8() -> Iterator[Run]:
+    """Lists the runs of ResNet-8; tickets share one dense network."""
+    shared = {"data.reshuffle_each_level": True, "analysis.save_at": ("150step",)}
+    yield Run("resnet8_dense", "configs/dense_cifar16.py", shared)
+    for sparsity in SPARSITIES["resnet8"]:
+        for name, recipe, fields in _methods_resnet8(sparsity):
+            yield Run(
+                f"resnet8_{name}_{round(100 * sparsity)}",
+                f"configs/{recipe}_cifar16.py",
+                fields,
+                part=1 if sparsity == 0.95 else 2,
+            )
+
+
+def _methods_resnet8(sparsity: float) -> Iterator[Method]:
+    """Lists the methods for ResNet-8."""
+    at = {"sparse.sparsity": sparsity, "sparse.distribution": "erk"}
+    static = {"sparse.method": "static", "sparse.sparsity": sparsity}
+    scored = static | {"sparse.score_batches": 40, "sparse.score_batch_size": 125}
+    synflow = static | {"sparse.pai_score": "synflow", "sparse.score_iterations": 100}
+    levels = LEVELS_RESNET8[sparsity]
+    tickets = {
+        "lottery.levels": levels,
+        "lottery.fraction": 1 - (1 - sparsity) ** (1 / levels),
+        "lottery.controls": (),
+        "lottery.dense_run": "../resnet8_dense",
+    }
+    phases = {"sparse.update_every": "5%", "sparse.end_step": "75%"}
+    yield Method("small_dense", "dense", {"model.width": SMALL_RESNET8[sparsity]})
+    yield Method("random", "dense", static | {"sparse.distribution": "erk"})
+    yield Method("snip", "dense", scored | {"sparse.pai_score": "snip"})
+    yield Method("synflow", "dense", synflow)
+    yield Method("ntk_sap", "dense", static | NTK_SAP)
+    yield Method("set", "set", at)
+    yield Method("rigl", "rigl", at)
+    srigl = {"sparse.method": "srigl", "sparse.keep_neurons": ("head/*",)}
+    yield Method("srigl", "rigl", at | srigl)
+    yield Method("gmp", "gmp", at)
+    yield Method(
+        "ac_dc",
+        "dense",
+        phases
+        | {
+            "sparse.method": "ac_dc",
+            "sparse.sparsity": sparsity,
+            "sparse.begin_step": "10%",
+        },
+    )
+    yield Method("tickets", "lth", tickets)
+    yield Method(
+        "tickets_rate_rewound",
+        "lth",
+        tickets | {"lottery.retrain": "learning_rate_rewind"},
+    )
+
+
+def _at_length(data: str, scale: str) -> Iterator[Run]:
+    """Lists the runs of LeNet-300-100 or ResNet-20 at the length of a scale."""
+    preset = ":quick" if scale == "quick" else ""
+    short = {"training.duration": "4690step"} if scale == "cpu" else {}
+    yield Run(f"{data}_dense", f"configs/random_{data}.py{preset}", DENSE | short)
+    for sparsity in SPARSITIES[data]:
+        for name, recipe, fields in _methods(sparsity, data):
+            if scale == "cpu" and recipe in ("set", "rigl", "rigl_erk"):
+                fields = fields | {"sparse.update_every": "200step"}
+            yield Run(
+                f"{data}_{name}_{round(100 * sparsity)}",
+                f"configs/{recipe}_{data}.py{preset}",
+                fields | short,
+            )
+
+
+def _methods(sparsity: float, data: str) -> list[Method]:
+    """Lists the methods for LeNet-300-100 or ResNet-20."""
+    at = {"sparse.sparsity": sparsity}
+    fraction = 1 - (1 - sparsity) ** (1 / LEVELS)
+    tickets = {"lottery.levels": LEVELS, "lottery.fraction": fraction}
+    often = {"sparse.update_every": "5%", "sparse.end_step": "75%"}
+    more = {
+        "snfs": often,
+        "granet": often,
+        "mest": often,
+        "ac_dc": often | {"sparse.begin_step": "10%"},
+        "ste": {"sparse.update_every": "1step"},
+        "top_kast": {
+            "sparse.backward_sparsity": round(1 - 2 * (1 - sparsity), 6),
+            # Its own regularization replaces weight decay.
+            "sparse.outside_regularization": 2e-4,
+            "optimizer.weight_decay": 0.0,
+            "optimizer.weight_decay_mask": "all",
+        },
+    }
+    methods = [
+        Method("random_uniform", "random", {"sparse.distribution": "uniform"}),
+        Method("random_erk", "random", {"sparse.distribution": "erk"}),
+        Method("magnitude", "random", {"sparse.pai_score": "magnitude"}),
+        Method("snip", "snip", {}),
+        Method("grasp", "grasp", {}),
+        Method("grasp_absolute", "grasp", {"sparse.pai_score": "grasp_absolute"}),
+        Method("synflow", "synflow", {}),
+        Method("set", "set", {}),
+        Method("rigl", "rigl", {}),
+        Method("rigl_erk", "rigl_erk", {}),
+        *(
+            Method(name, "random", {"sparse.method": name} | own)
+            for name, own in more.items()
+        ),
+        Method("gmp", "gmp", {}),
+    ]
+    listed = [method._replace(fields=at | method.fields) for method in methods]
+    listed.append(Method("tickets", "random", DENSE | tickets))
+    if data == "mnist":
+        sizes = {"model.features": SMALL[sparsity]}
+        listed.append(Method("small_dense", "random", DENSE | sizes))
+    return listed

@@ -1,0 +1,118 @@
+"""The study of methods: its claims, and what its page shows of made-up measurements."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments.studies import claims as claims_lib
+from experiments.studies import report as report_lib
+from experiments.studies.methods import STUDY, claims, report
+from jaxsparse.reports import plot_style
+
+# Means as the papers report them, in points.
+LIKE_PAPERS = {
+    "dense": 60.0,
+    "small_dense_95": 35.0,
+    "random_95": 40.0,
+    "snip_95": 45.0,
+    "synflow_95": 44.0,
+    "ntk_sap_95": 46.0,
+    "set_95": 43.0,
+    "rigl_95": 46.0,
+    "srigl_95": 46.0,
+    "gmp_95": 50.0,
+    "ac_dc_95": 49.0,
+    "tickets_95": 51.0,
+    "tickets_rate_rewound_95": 51.0,
+}
+
+
+def measured_of(means: dict[str, float]) -> dict[str, Any]:
+    generator = np.random.default_rng(0)
+    seeds = generator.normal(0, 0.3, 5)  # what variants of a seed share
+    found = {}
+    for name, mean in means.items():
+        kept = 1000 if name == "dense" else 50
+        found[name] = {
+            "accuracy": (mean + seeds + generator.normal(0, 0.2, 5)).tolist(),
+            "kept": [kept] * 5,
+            "effective": [kept - 1] * 5,
+            "total": [1000] * 5,
+            "layers": {"conv": kept / 10, "head": kept / 10},
+            "curve": ([0, 100], np.full((5, 2), mean).tolist()),
+            "explored": ([], []),
+            "training_flops": [0.25] * 5,
+        }
+    return found
+
+
+def verdicts(means: dict[str, float]) -> dict[str, str]:
+    judged = claims_lib.judge(claims.CLAIMS, measured_of(means), length=1.0)
+    return {one.claim.name: one.verdict for one in judged}
+
+
+def test_all_claims_hold_of_numbers_like_the_papers() -> None:
+    assert set(verdicts(LIKE_PAPERS).values()) == {claims_lib.REPRODUCED}
+
+
+def test_the_opposite_is_contradicted() -> None:
+    turned = {n: 100 - mean for n, mean in LIKE_PAPERS.items() if n != "dense"}
+    worse = {"tickets_rate_rewound_95": 40.0, "srigl_95": 50.0}
+    found = verdicts(turned | {"dense": 90.0} | worse)
+    assert set(found.values()) == {claims_lib.CONTRADICTED}
+
+
+def test_without_a_cost_of_pruning_premises_are_absent() -> None:
+    found = verdicts(dict.fromkeys(LIKE_PAPERS, 60.0))
+    assert found["growth by gradients"] == claims_lib.ABSENT
+    assert found["alternating phases"] == claims_lib.ABSENT
+
+
+def test_claims_whose_runs_are_missing_are_not_measured() -> None:
+    found = verdicts({"dense": 60.0, "snip_95": 45.0, "random_95": 44.0})
+    assert set(found.values()) == {claims_lib.NOT_MEASURED}
+
+
+def test_methods_of_fewer_seeds_are_compared_on_the_seeds_of_both() -> None:
+    measured = measured_of(LIKE_PAPERS)
+    measured["rigl_95"]["accuracy"] = measured["rigl_95"]["accuracy"][:3]
+    one, other = claims.accuracies(measured, "rigl", "set")
+    assert len(one) == len(other) == 3
+    np.testing.assert_array_equal(other, measured["set_95"]["accuracy"][:3])
+    assert claims.above("rigl", "set")(measured).n == 3
+
+
+@pytest.fixture(scope="module")
+def section() -> report_lib.Section:
+    return STUDY.section("resnet8", "cifar16", measured_of(LIKE_PAPERS))
+
+
+def test_the_page_has_a_row_for_every_method(
+    section: report_lib.Section, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plot_style, "render", lambda figure, file_format: b"")
+    report_lib.write("Methods", [section], tmp_path)
+    page = (tmp_path / "resnet8.md").read_text(encoding="utf-8")
+    assert "All thresholds were written before any run of this scale." in page
+    rows = [line for line in page.split("\n") if line.startswith("| tickets, 95 % |")]
+    (cells,) = ([cell.strip() for cell in row.split("|")[1:-1]] for row in rows)
+    values = measured_of(LIKE_PAPERS)["tickets_95"]["accuracy"]
+    assert cells[1:4] == ["95.00 %", "50", "5"]
+    assert cells[4] == f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
+    # Student's t with 4 degrees of freedom, 95 % on one side: 2.132.
+    half = 2.131847 * np.std(values, ddof=1) / np.sqrt(5)
+    ends = f"{np.mean(values) - half:.2f} to {np.mean(values) + half:.2f}"
+    assert cells[5:8] == [ends, "0.25x", "95.10 %"]
+    kept = pd.read_csv(tmp_path / "resnet8_accuracies.csv")
+    assert len(kept) == 5 * len(LIKE_PAPERS)
+
+
+def test_figures_of_accuracy_by_weights_and_by_flops(
+    section: report_lib.Section,
+) -> None:
+    assert {"accuracy", "training", "densities", "flops"} <= section.figures.keys()
+    points = report.remaining(measured_of(LIKE_PAPERS))
+    assert "small dense" not in set(points["label"])
+    assert set(points["x"]) == {5.0, 100.0}
