@@ -213,12 +213,21 @@ def test_what_goes_and_what_stays(name: str) -> None:
 
 def test_a_unit_that_stays_counts_when_widths_are_rounded() -> None:
     """Unit 3 has to stay, so that without unit 1 an odd number would be left."""
-    network = NETWORKS["units that need not stay together"]
+    network = Network(
+        lambda p, x: relu(hidden(p, x)),
+        NO_BIAS,
+        X,
+        {"a": [s_[:, 3]], "b": [s_[1]]},
+        GONE,
+        fixed={"c": {3: 0.5}},
+    )
     params, active = reductions.make(network)
     with jax.numpy_rank_promotion("allow"):
-        small = compaction.compact(network.apply, params, active, network.x, round_to=2)
-    assert small.report.removed == {}
-    assert small.params["a"].shape == (4, 6)
+        for multiple, width in ((1, 5), (2, 6)):
+            small = compaction.compact(
+                network.apply, params, active, network.x, round_to=multiple
+            )
+            assert small.params["a"].shape == (4, width)
 
 
 def test_a_bias_of_integers_takes_up_nothing() -> None:
