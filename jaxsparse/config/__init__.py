@@ -10,7 +10,7 @@ Durations are strings: "500step", "2ep" (epochs) or "10%" (of the length of trai
 see `durations.to_steps`.
 """
 
-from jaxsparse.config import built_in, built_in_models, kept, renames
+from jaxsparse.config import built_in, built_in_models, built_in_scores, kept, renames
 from jaxsparse.config.combinations import check_unused
 from jaxsparse.config.comparing import (
     differences,
@@ -68,6 +68,7 @@ __all__ = (
     "allow_none",
     "built_in",
     "built_in_models",
+    "built_in_scores",
     "check_known",
     "check_names",
     "check_unused",
