@@ -21,10 +21,12 @@ LIKE_PAPERS = {
     "ntk_sap_95": 46.0,
     "set_95": 43.0,
     "rigl_95": 46.0,
+    "chts_95": 48.0,
     "srigl_95": 46.0,
     "gmp_95": 50.0,
     "ac_dc_95": 49.0,
     "tickets_95": 51.0,
+    "swamp_95": 53.0,
     "tickets_rate_rewound_95": 51.0,
 }
 

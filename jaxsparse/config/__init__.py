@@ -40,7 +40,7 @@ from jaxsparse.config.registries import (
     SCORES,
     describe,
 )
-from jaxsparse.config.schema import default, start, type_of
+from jaxsparse.config.schema import default, read_only_default, start, type_of
 from jaxsparse.config.specs import (
     DatasetSpec,
     MethodSpec,
@@ -81,6 +81,7 @@ __all__ = (
     "kept",
     "nearest",
     "nearest_field",
+    "read_only_default",
     "register_dataset",
     "register_method",
     "register_model",

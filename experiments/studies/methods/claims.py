@@ -169,6 +169,23 @@ CLAIMS = (
         _small_dense,
     ),
     Claim(
+        "averaged particles",
+        "SWAMP is better than iterative magnitude pruning with one network.",
+        "several networks and datasets, at all sparsities (Choi et al. 2023, "
+        "arXiv:2305.14852)",
+        "SWAMP above rewound tickets",
+        above("swamp", "tickets"),
+        (_costs("tickets"),),
+    ),
+    Claim(
+        "growth by topology",
+        "CHTs is better than RigL.",
+        "several networks at 90 % and more (Zhang et al. 2025, arXiv:2501.19107)",
+        "CHTs above RigL",
+        above("chts", "rigl"),
+        (_costs("rigl"),),
+    ),
+    Claim(
         "learning rate rewinding",
         "Rewinding the learning rate only is at least as good as rewinding weights.",
         "ResNet-20, -56 and -50 and GNMT (Renda et al. 2020, arXiv:2003.02389)",
