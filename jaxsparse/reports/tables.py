@@ -22,9 +22,9 @@ VARIANTS = (
     "shuffled_layers",
     "shuffled_globally",
     "random_mask",
+    DENSE_CONTINUED,
     "random_magnitudes",
     "random_signs",
-    DENSE_CONTINUED,
 )
 
 
