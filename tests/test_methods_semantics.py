@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 from helpers import flat_options, methods
 from helpers.campaigns import case
-from helpers.method_choices import best, fading
+from helpers.method_choices import after_ablation, best, fading
 from helpers.method_runs import PLAINLY, kernels
 from helpers.methods import FADING, GRADUAL, SPARSE
 
@@ -89,6 +89,40 @@ def test_sr_ste() -> None:
         got = kernels(after)[i]
         np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-7)
         np.testing.assert_array_equal(kernels(new.masks)[i], best_of_groups(got))
+
+
+def test_neurons_leave_and_return_and_share_the_budget() -> None:
+    """SRigL with other weights and gradients at every mask update."""
+    tx = flat_options.call(
+        *(t.srigl, SGD),
+        **(WHEN | {"sparsity": 0.5, "end_step": None, "drop_schedule": "constant"}),
+        drop_fraction=0.25,
+        min_salient=0.75,
+        distribution="uniform",
+        keep_neurons=("second/*",),
+    )
+    state = jax.jit(tx.init, compiler_options=PLAINLY)(methods.make_params(0, "f4"))
+    step = jax.jit(tx.update, compiler_options=PLAINLY)
+    removed = returned = cut = 0
+    for seed in range(12):
+        had = kernels(transforms.get_masks(state))
+        params = masks.apply(
+            transforms.get_masks(state), methods.make_params(seed, "float32")
+        )
+        grads = methods.make_params(seed + 50, "float32")
+        slopes, sizes = kernels(grads), [np.abs(leaf) for leaf in kernels(params)]
+        _, state = step(grads, state, params)
+        for i, mask in enumerate(kernels(transforms.get_masks(state))):
+            goes = int(had[i].sum()) // 4
+            new, more = after_ablation(
+                had[i], sizes[i], np.abs(slopes[i]), goes, (48, 24)[i], (3, 0)[i]
+            )
+            np.testing.assert_array_equal(mask, new)
+            cut += more
+            removed += int((~new.any(axis=0)).sum())
+            returned += int((new.any(axis=0) & ~had[i].any(axis=0)).sum())
+        assert kernels(transforms.get_masks(state))[1].sum() == 24
+    assert removed and returned and cut
 
 
 def test_growth_grads_as_a_tree_and_as_a_function_called_only_in_a_change() -> None:

@@ -120,7 +120,7 @@ UNUSED = [
         {"lottery.levels": 1, "sparse.score_batches": 3},
         "config.sparse.score_batches: expected 10 with sparse.method 'none' and "
         "lottery.score 'magnitude', got 3; the field belongs to sparse.method static "
-        "and score snip, grasp, grasp_absolute;",
+        "and score snip, grasp, grasp_absolute, ntk_sap, wanda;",
     ),
     (
         {"model.conv_channels": (3,), "model.name": "resnet_20"},

@@ -36,6 +36,21 @@ register_score(
 register_score(
     "synflow", f"{_SCORES}synflow", needs=("apply", "input_shape"), label="SynFlow"
 )
+register_score(
+    "ntk_sap",
+    f"{_SCORES}ntk_sap",
+    needs=("apply", "batches", "key"),
+    label="NTK-SAP",
+    options={"perturbation": 0.01},
+)
+register_score(
+    "phew",
+    f"{_SCORES}phew",
+    needs=("apply", "input_shape", "key"),
+    label="PHEW",
+    varies=False,
+)
+register_score("wanda", f"{_SCORES}wanda", needs=("apply", "batches"), label="Wanda")
 
 # Fields of the section "sparse" that several methods read.
 _WHERE = ("sparsity", "distribution", "prunable", "dense")
@@ -129,6 +144,20 @@ register_method(
     label="RigL",
     distribution="erk",
     **_DYNAMIC,
+)
+register_method(
+    "srigl",
+    f"{_TRANSFORMS}srigl",
+    arguments=(
+        *(*_STORED, *_WHEN, "drop_fraction", "drop_schedule", "zero_regrown"),
+        *("skip_update", "min_salient", "keep_neurons"),
+    ),
+    records=_LAYERS | {"updates": f"{_TRANSFORMS}SRigLOptions"},
+    reads=(*_AROUND, *_GROWTH),
+    gradient="updates",
+    label="SRigL",
+    distribution="erk",
+    **(_DYNAMIC | {"keeps_counts": False}),
 )
 register_method(
     "mest",

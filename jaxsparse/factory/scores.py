@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, Key
 from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
-from jaxsparse import losses, replicates, scores
+from jaxsparse import losses, prune, replicates, scores
 from jaxsparse.config import ScoreSpec
 from jaxsparse.data.dataset import Dataset
 from jaxsparse.factory import score_results
@@ -171,6 +171,64 @@ def synflow(
       input_shape: shape of a batch of one image, (1, h, w, c).
     """
     return scores.synflow(apply, params, masks, input_shape)
+
+
+def wanda(params: Params, masks: Masks, *, apply: Any, batches: Any) -> Scores:
+    """Scores weights by their inputs on all batches, see `prune.wanda_scores`.
+
+    Args:
+      params: parameters of one replicate.
+      masks: boolean masks of the active weights.
+      apply: function of parameters and inputs to the logits in evaluation mode.
+      batches: images [n b h w c] and labels [n b].
+    """
+    images, _ = batches
+    images = images.reshape(-1, *images.shape[2:])
+    return prune.wanda_scores(apply, params, masks, images)
+
+
+def ntk_sap(
+    params: Params,
+    masks: Masks,
+    *,
+    apply: Any,
+    batches: Any,
+    key: Key[Array, ""],
+    perturbation: float,
+) -> Scores:
+    """Scores weights by NTK-SAP in evaluation mode, see `scores.ntk_sap`.
+
+    Args:
+      params: parameters of one replicate.
+      masks: boolean masks of the active weights.
+      apply: function of parameters and inputs to the logits in evaluation mode.
+      batches: images [n b h w c], of which only the shape is used, and labels [n b].
+      key: typed random key.
+      perturbation: standard deviation of the change of the weights.
+    """
+    images, _ = batches
+    return scores.ntk_sap(apply, params, masks, images, key=key, epsilon=perturbation)
+
+
+def phew(
+    params: Params,
+    masks: Masks,
+    *,
+    apply: Any,
+    input_shape: tuple[int, ...],
+    key: Key[Array, ""],
+) -> Scores:
+    """Scores weights by PHEW, see `prune.phew_scores`.
+
+    Args:
+      params: parameters of one replicate.
+      masks: boolean masks of the active weights.
+      apply: function of parameters and inputs to the logits in evaluation mode.
+      input_shape: shape of a batch of one image, (1, h, w, c).
+      key: typed random key.
+    """
+    image = jax.ShapeDtypeStruct(input_shape, jnp.float32)
+    return prune.phew_scores(apply, params, masks, image, key=key)
 
 
 def make_score_inputs(

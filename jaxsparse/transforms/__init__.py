@@ -13,7 +13,7 @@ subset of them call `latent`. The modules:
     fixed                 masks of any origin that never change
     gradual_magnitude     gradual_magnitude, one_shot_magnitude
     granet, ac_dc         pruning methods under which weights become active again
-    sparse_evolution, rigl, mest, snfs
+    sparse_evolution, rigl, mest, snfs, srigl
                           dynamic sparse training, see `drop_grow`
     straight_through, top_kast, sr_ste
                           training of dense weights, see `latent`
@@ -76,6 +76,7 @@ from jaxsparse.transforms.sparse_evolution import (
 )
 from jaxsparse.transforms.sparsify import sparsify
 from jaxsparse.transforms.sr_ste import sr_ste
+from jaxsparse.transforms.srigl import SRigLOptions, srigl
 from jaxsparse.transforms.state import (
     LatentState,
     SparsifyState,
@@ -107,6 +108,7 @@ __all__ = (
     "RigLOptions",
     "Rules",
     "SNFSOptions",
+    "SRigLOptions",
     "SparseEvolutionOptions",
     "SparsifyState",
     "SparsityRamp",
@@ -145,6 +147,7 @@ __all__ = (
     "sparse_evolution",
     "sparsify",
     "sr_ste",
+    "srigl",
     "state_specs",
     "stored_params",
     "straight_through",

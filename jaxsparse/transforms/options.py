@@ -57,11 +57,12 @@ class SparsityRamp:
 class DropGrowOptions:
     """How mask updates drop some weights and grow others.
 
-    `sparse_evolution`, `rigl`, `mest`, `snfs` and `granet` accept these options; MEST
-    and GraNet do not skip the update, and GraNet always allows regrowth.
+    `sparse_evolution`, `rigl`, `srigl`, `mest`, `snfs` and `granet` accept these
+    options; MEST and GraNet do not skip the update, and GraNet and SRigL always allow
+    regrowth.
     Each also accepts options of a class of its own, which has further ones:
-    `SparseEvolutionOptions`, `RigLOptions`, `MESTOptions`, `SNFSOptions` and
-    `GraNetOptions`. None stands for the default of the method.
+    `SparseEvolutionOptions`, `RigLOptions`, `SRigLOptions`, `MESTOptions`,
+    `SNFSOptions` and `GraNetOptions`. None stands for the default of the method.
 
     Attributes:
       drop_fraction: fraction of each layer's active weights that a mask update drops,

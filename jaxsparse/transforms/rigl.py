@@ -95,7 +95,7 @@ def rigl(
     Deviations:
       With `skip_update`, biases are not updated at mask updates either, as in the
       authors' code. Constant fan-in is that of SRigL without its ablation of neurons,
-      and drops the same number of weights from every neuron.
+      and drops the same number of weights from every neuron; `srigl` does neither.
 
     References:
       Evci, Gale, Menick, Castro, Elsen. Rigging the Lottery: Making All Tickets

@@ -13,6 +13,7 @@ from jaxsparse import transforms
 UPDATES: dict[str, type] = {
     "sparse_evolution": transforms.SparseEvolutionOptions,
     "rigl": transforms.RigLOptions,
+    "srigl": transforms.SRigLOptions,
     "mest": transforms.MESTOptions,
     "snfs": transforms.SNFSOptions,
     "granet": transforms.GraNetOptions,

@@ -77,6 +77,48 @@ def rigl(steps: list[Step], sign: int = 1, regrow: bool = True) -> None:
     assert (came_back > 0) == regrow
 
 
+def after_ablation(
+    had: np.ndarray,
+    size: np.ndarray,
+    slope: np.ndarray,
+    goes: int,
+    budget: int,
+    least: int = 1,
+) -> tuple[np.ndarray, int]:
+    """Goes through the neurons of SRigL one by one, at least `least` weights salient.
+
+    Returns:
+      The new mask, and how many weights go only because their neuron has too many.
+    """
+    inputs, neurons = had.shape
+    every, stays = np.ones_like(had), int(had.sum()) - goes
+    salient = best(size, stays, had) | best(slope, goes, every)
+    per_neuron = salient.sum(axis=0)
+    alive = per_neuron >= min(least, sorted(per_neuron)[-1 - budget // inputs])
+    fan_in = budget // int(alive.sum())
+    kept = best(size, min(stays, int((had & alive).sum())), had & alive)
+    new, cut = np.zeros_like(had), 0
+    for j in np.flatnonzero(alive):
+        column = np.zeros_like(had)
+        column[:, j] = True
+        mine = kept & column
+        survive = best(size, min(fan_in, int(mine.sum())), mine)
+        cut += int((mine & ~survive).sum())
+        new |= survive | best(slope, fan_in - int(survive.sum()), column & ~survive)
+    return new, cut
+
+
+def srigl(steps: list[Step]) -> None:
+    removed = 0
+    for step in (steps[1], steps[4], steps[7]):
+        for i, had in enumerate(step.had):
+            goes, slope = fading(step.update, had), np.abs(step.grads[i])
+            new, _ = after_ablation(had, step.sizes[i], slope, goes, (24, 12)[i])
+            equal([step.has[i]], [new])
+            removed += int((~new.any(axis=0)).sum())
+    assert removed
+
+
 def sparse_evolution(steps: list[Step]) -> None:
     for step in (steps[1], steps[4]):
         chance = drawn(step)
@@ -219,6 +261,7 @@ CHOICES: dict[str, Callable[[list[Step]], None]] = {
     "rigl restarts": rigl,
     "rigl sign_in": rigl,
     "rigl inverted": lambda steps: rigl(steps, sign=-1, regrow=False),
+    "srigl": srigl,
     "mest": mest,
     "mest soft_bound": lambda steps: mest(steps, soft=True),
     "snfs": snfs,

@@ -149,7 +149,9 @@ def some_masks() -> dict:
 def dynamic(
     make: Callable[..., Any], counts: Counts, forgets: Any = None, **options: Any
 ) -> Method:
-    skips = make is transforms.rigl and options.get("skip_update", True)
+    skips = make in (transforms.rigl, transforms.srigl) and options.get(
+        "skip_update", True
+    )
     rests = RIGL_CHANGES if skips else ()
     return Method(
         lambda inner: flat_options.call(make, inner, **options),
@@ -205,6 +207,7 @@ METHODS: dict[str, Method] = {
         **(FADING | EVEN | {"sparsity": 0.5, "drop_schedule": "constant"}),
         structure=select.n_of_m(4),
     ),
+    "srigl": dynamic(t.srigl, (), **(FADING | EVEN), min_salient=0.5),
     "mest": dynamic(t.mest, (24, 12), **FADING),
     "mest soft_bound": Method(
         lambda tx: flat_options.call(
@@ -265,7 +268,7 @@ METHODS: dict[str, Method] = {
         latent=True,
         reparameterized=True,
     ),
-    # How many weights these three keep, training decides: () asserts no count.
+    # How many weights these three and srigl keep, training decides: () asserts none.
     "proximal_l1": Method(
         lambda tx: t.proximal_l1(tx, l1_penalty=2.0, learning_rate=0.1),
         always(),
@@ -357,6 +360,7 @@ PAIRS = {
     "rigl restarts": "muon",
     "rigl fan_in": "outer apply if finite",
     "rigl n_of_m": "novograd",
+    "srigl": "momentum",
     "mest": "plateau",
     "mest soft_bound": "hyperparameters",
     "snfs": "schedule free",

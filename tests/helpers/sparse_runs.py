@@ -43,6 +43,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "one_shot": {"sparse.begin_step": "5step"},
     "set": OFTEN,
     "rigl": SPANS,
+    "srigl": SPANS,
     "mest": SPANS,
     "snfs": SPANS,
     "granet": SPANS,

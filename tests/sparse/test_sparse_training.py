@@ -38,7 +38,7 @@ pytestmark = pytest.mark.keys_used_once
 
 
 # Methods of which training decides how many weights they keep.
-UNCOUNTED = ("str", "continuous_sparsification", "proximal_l1")
+UNCOUNTED = ("str", "continuous_sparsification", "proximal_l1", "srigl")
 LATENT = ("ste", "top_kast", "sr_ste")
 LAYERS = {"layer_sparsity": (("head/*", 0.5), ("dense2/*", 30)), "sparsity": 0.8}
 LAYER_COUNTS = [256, 30, 75]
@@ -144,7 +144,7 @@ def test_changing_masks_are_counted_at_every_evaluation(ran: Ran) -> None:
         assert rows == []
         return
     assert [row["step"] for row in rows] == [r["step"] for r in rows_of(folder, "eval")]
-    remembers = ("set", "rigl", "mest", "snfs", "granet")
+    remembers = ("set", "rigl", "srigl", "mest", "snfs", "granet")
     for row in rows:
         assert row["total"] == masks.size(made.task.masks)
         assert row["kept"] == sum(kept for kept, _ in row["layers"].values())

@@ -180,6 +180,15 @@ SPARSE = Section(
             "Weights that `rigl` grows: those with the largest gradient, with the "
             "smallest gradient (`inverted`), or `random` ones.",
         ),
+        "min_salient": Field(
+            0.3,
+            valid.FRACTION,
+            "Fraction of the fan-in that a neuron must have as salient weights, lest "
+            "`srigl` remove it. 0 removes no neuron.",
+        ),
+        "keep_neurons": Field(
+            (), valid.GLOBS, "Shell patterns of layers that keep all neurons."
+        ),
         "grow_batch_size": Field(
             0,
             valid.EXAMPLES,

@@ -1,0 +1,137 @@
+"""PHEW by its walks, and NTK-SAP by the trace of the tangent kernel."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from jaxsparse import connectivity, masks, prune, scores
+
+DRAW = np.random.default_rng(0)
+
+
+def two_layers(params: Any, x: Any) -> Any:
+    return x @ params["a"] @ params["b"]
+
+
+def kernels(*shapes: tuple[int, int]) -> dict[str, Any]:
+    draws = [DRAW.normal(size=shape).astype(np.float32) for shape in shapes]
+    return {name: jnp.asarray(draw) for name, draw in zip("abc", draws, strict=False)}
+
+
+def test_steps_of_walks_are_proportional_to_the_weights() -> None:
+    """Of 4000 first walks, from input 0, and second ones, from output 0."""
+    params = kernels((2, 3), (3, 2))
+    ones = masks.ones(params, prunable=("*",))
+    x = jnp.ones((1, 2))
+
+    @jax.jit
+    @jax.vmap
+    def walk(key: Any) -> Any:
+        return prune.phew_scores(two_layers, params, ones, x, key=key, walks=2)
+
+    found = walk(jax.random.split(jax.random.key(1), 4000))
+    first, second = (np.abs(np.asarray(params[name], float)) for name in "ab")
+    there = [np.asarray(found[name]) == 0 for name in "ab"]
+    assert all((taken.sum(axis=(1, 2)) == 1).all() for taken in there)
+    hop = first[0] / first[0].sum()
+    onward = hop[:, None] * second / second.sum(axis=1, keepdims=True)
+    # Weights that the first walk took do not show the second.
+    back = (np.asarray(found["b"]) == -1).sum(axis=0)
+    last = second[:, 0] / second[:, 0].sum()
+    for share, wanted in (
+        (there[0].mean(axis=0), np.stack([hop, 0 * hop])),
+        (there[1].mean(axis=0), onward),
+        (back[:, 0] / 4000, last * (1 - onward[:, 0])),
+        (back[:, 1] / 4000, 0 * last),
+    ):
+        deviation = np.sqrt(wanted * (1 - wanted) / 4000)
+        assert (abs(share - wanted) <= 4.5 * deviation).all()
+
+
+def test_the_weights_of_the_first_walks_are_whole_paths() -> None:
+    """Through convolutions, pooling and reshapes, forward and backward."""
+    model = nn.Sequential(
+        [
+            *(nn.Conv(3, (3, 3)), nn.relu),
+            lambda x: nn.max_pool(x, (2, 2), (2, 2)),
+            # A window of one: at the border, a larger one may meet padding only.
+            *(nn.Conv(4, (1, 1)), nn.relu),
+            lambda x: x.reshape(len(x), -1),
+            nn.Dense(5),
+        ]
+    )
+    x = jnp.ones((1, 4, 4, 2))
+    params = jax.jit(model.init)(jax.random.key(0), x)
+    ones = masks.ones(params)
+    score = prune.phew_scores(
+        model.apply, params, ones, x, key=jax.random.key(2), walks=40
+    )
+    live = jax.jit(lambda kept: connectivity.live(model.apply, params, kept, x))
+    sizes = set()
+    for walks in (1, 2, 3, 7, 40):
+        kept = jax.tree.map(lambda leaf, walks=walks: leaf > -walks, score)
+        counts = [masks.num_active(kept), masks.num_active(live(kept))]
+        assert counts[0] == counts[1] <= 3 * walks
+        sizes.add(counts[0])
+    assert len(sizes) == 5 and min(sizes) == 3
+
+
+def test_networks_that_are_no_chain_are_refused() -> None:
+    params = kernels((2, 3), (2, 3), (3, 2))
+    ones = masks.ones(params, prunable=("*",))
+
+    def branches(params: Any, x: Any) -> Any:
+        return (x @ params["a"] + x @ params["b"]) @ params["c"]
+
+    with pytest.raises(ValueError, match="params: b: expected a layer that reads"):
+        prune.phew_scores(
+            branches, params, ones, jnp.ones((1, 2)), key=jax.random.key(0)
+        )
+
+
+def test_ntk_sap_is_the_derivative_of_the_trace_by_the_masks() -> None:
+    """Of a linear network, in closed form, for inputs whose mean square is 1."""
+    params, other = kernels((4, 5), (5, 3)), kernels((4, 5), (5, 3))
+    mask = {"a": DRAW.random((4, 5)) < 0.7, "b": DRAW.random((5, 3)) < 0.7}
+    mask = jax.tree.map(jnp.asarray, mask)
+    batches, examples = jnp.zeros((4000, 8, 4)), 4000 * 8
+    score = functools.partial(
+        *(scores.ntk_sap, two_layers),
+        masks=mask,
+        batches=batches,
+        epsilon=0.01,
+        initialize=lambda key: params,
+    )
+    found = jax.jit(lambda w, key: score(w, key=key))(other, jax.random.key(3))
+    m1, m2 = (np.asarray(mask[name], float) for name in "ab")
+    w1, w2 = (np.asarray(params[name], float) for name in "ab")
+    out, into = ((m2 * w2) ** 2).sum(axis=1), ((m1 * w1) ** 2).sum(axis=0)
+    # The trace is the sum of m1^2 out, over inputs, and of m2^2 into, over outputs.
+    first = 2 * m1 * out + 2 * m1 * w1**2 * (m2**2).sum(axis=1)
+    second = 2 * m2 * into[:, None] + 2 * m2 * w2**2 * (m1**2).sum(axis=0)[:, None]
+    for name, wanted in (("a", first), ("b", second)):
+        got = np.asarray(found[name]) / examples / 0.01**2
+        np.testing.assert_allclose(got, wanted, rtol=0.25, atol=0.5)
+        assert np.corrcoef(got.ravel(), wanted.ravel())[0, 1] > 0.99
+
+
+def test_ntk_sap_depends_on_the_weights_only_by_their_distribution() -> None:
+    params = kernels((4, 5), (5, 3))
+    ones = masks.ones(params, prunable=("*",))
+    score = jax.jit(
+        lambda p: scores.ntk_sap(
+            two_layers, p, ones, jnp.zeros((2, 8, 4)), key=jax.random.key(4)
+        )
+    )
+    constant = jax.tree.map(jnp.ones_like, params)
+    one, other = score(constant), score(params)
+    assert not np.allclose(one["a"], other["a"])
+    turned = jax.tree.map(lambda leaf: leaf[::-1], params)
+    shuffled = score(turned)  # another order of the same numbers
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(shuffled))
+    assert not np.array_equal(shuffled["a"], other["a"][::-1])
