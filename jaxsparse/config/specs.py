@@ -223,7 +223,8 @@ class ModelSpec(Spec):
         the value if the config does not set one.
       takes: keyword arguments that the function takes in addition to `classes`: fields
         of the config's section "model" ("width", "depth", "heads", "features",
-        "conv_channels", "padding", "dtype"), and layers to inject ("norm", "conv", "pool", "skip").
+        "conv_channels", "padding", "dtype"), and layers to inject ("norm", "conv",
+        "pool", "skip").
       blocks: number of sizes in `model.features`; None for any number.
       rectifies: whether the activation is ReLU. If so, the soft activations of ToST can
         replace the module's field `act`.

@@ -31,6 +31,24 @@ def of_dataset(name: str) -> str:
     return "classes" if found is None else found.predicts
 
 
+def check_classes(config: ConfigDict, what: str) -> None:
+    """Checks that a network predicts classes.
+
+    Args:
+      config: a validated config.
+      what: what needs classes, for the message.
+
+    Raises:
+      ValueError: if it predicts next tokens.
+    """
+    if of_dataset(config.data.name) != "classes":
+        raise ValueError(
+            f"{what}: expected a network that predicts one class for each example, got "
+            f"{config.model.name!r} on {config.data.name!r}, which predicts the next "
+            "token at each position; choose a run on images"
+        )
+
+
 def check(config: ConfigDict) -> None:
     """Checks that the network predicts what the dataset has, and fields that fit it.
 

@@ -9,10 +9,10 @@ are called in the same way,
     logits = model.apply(variables, images, train=False)
 
 with images [b, h, w, c] that are already normalized; `DecoderLM` reads tokens, int32
-[b, t], and its logits have an axis of positions. Logits are float32 or wider,
-whatever the `dtype` in which the layers compute. The last layer is named "head" in
-all networks, unless it shares the weights of the embedding, so that one pattern matches it. `initializers.initialize` initializes the
-parameters.
+[b, t], and its logits have an axis of positions. Logits are float32 or wider, whatever
+the `dtype` in which the layers compute. The last layer is named "head" in all networks,
+unless it shares the weights of the embedding, so that one pattern matches it.
+`initializers.initialize` initializes the parameters.
 """
 
 from jaxsparse.models.conv import ConvNet

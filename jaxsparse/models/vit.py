@@ -1,12 +1,12 @@
 """Vision transformers: images as sequences of patches.
 
-Their attention and blocks are also those of `decoder`. Each linear map of an attention layer has its own kernel with two axes, inputs by
-outputs: query, key, value and out, with the heads side by side along the columns.
-Methods that assign each layer a sparsity (ERK) or a threshold then treat each of them
-as one matrix. A joint kernel of query, key and value would count as one layer with
-three times the outputs. ERK would make it two thirds as dense, and the three maps would
-compete for weights. The three-axis kernels of linen's attention would be taken for
-convolutions.
+Their attention and blocks are also those of `decoder`. Each linear map of an attention
+layer has its own kernel with two axes, inputs by outputs: query, key, value and out,
+with the heads side by side along the columns. Methods that assign each layer a sparsity
+(ERK) or a threshold then treat each of them as one matrix. A joint kernel of query, key
+and value would count as one layer with three times the outputs. ERK would make it two
+thirds as dense, and the three maps would compete for weights. The three-axis kernels of
+linen's attention would be taken for convolutions.
 """
 
 import functools

@@ -43,10 +43,13 @@ def make(model: nn.Module, tx: Any, *, dtype: Any = jnp.float32) -> TrainState:
     return fresh()
 
 
+TASK = losses.PredictionTask(normalize, losses.class_labels)
+
+
 def step_of(
     model: nn.Module, tx: Any, *, augment: Any = None, **loss: Any
 ) -> steps.TrainStep:
-    gradient = steps.make_loss_gradient(model, normalize=normalize, **loss)
+    gradient = steps.make_loss_gradient(model, task=TASK, **loss)
     return steps.make_train_step(gradient, tx, augment=augment)
 
 
@@ -252,7 +255,7 @@ def test_bfloat16_computes_and_weights_stay_float32(network: str) -> None:
 
 def test_evaluation_counts_no_padding_and_smooths_nothing(plain: Plain) -> None:
     model, _, _, state, logits = plain
-    eval_step = jax.jit(steps.make_eval_step(model, normalize=normalize))
+    eval_step = jax.jit(steps.make_eval_step(model, task=TASK))
     each = np.asarray(losses.cross_entropy(logits, jnp.asarray(LABELS)))
     right = np.argmax(logits, axis=-1) == LABELS
     labels = LABELS.copy()

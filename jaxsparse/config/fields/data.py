@@ -10,8 +10,8 @@ DATA = Section(
         "name": Field(
             "digits",
             valid.NAME,
-            "Name of the dataset: `digits` (images) or `python_docs` (text), which need "
-            "no files, a dataset in `data.dir` or a registered dataset.",
+            "Name of the dataset: `digits` (images) or `python_docs` (text), which "
+            "need no files, a dataset in `data.dir` or a registered dataset.",
         ),
         "dir": Field(
             None,
