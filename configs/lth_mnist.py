@@ -29,7 +29,12 @@ from jaxsparse import config
 
 def get_config(preset: str = "") -> ConfigDict:
     """Returns the recipe; `preset` is "", "adam" or "quick" (2 levels, few steps)."""
-    c = config.start("lth_mnist", preset, also=("adam",))
+    return recipe("lth_mnist", preset, also=("adam",))
+
+
+def recipe(name: str, preset: str, *, also: tuple[str, ...]) -> ConfigDict:
+    """Returns the settings that `lth_mnist` and `swamp_mnist` share."""
+    c = config.start(name, preset, also=also)
     c.replicates = 5
     c.data.name = "mnist"
     c.data.validation = 5000

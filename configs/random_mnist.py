@@ -28,9 +28,9 @@ def get_config(preset: str = "") -> ConfigDict:
     return recipe("random_mnist", preset)
 
 
-def recipe(name: str, preset: str) -> ConfigDict:
+def recipe(name: str, preset: str, *, also: tuple[str, ...] = ()) -> ConfigDict:
     """Returns the settings that all `*_mnist` recipes of sparse training share."""
-    c = config.start(name, preset)
+    c = config.start(name, preset, also=also)
     c.replicates = 5
     c.data.name = "mnist"
     c.data.batch_size = 128

@@ -462,3 +462,19 @@ def test_a_batch_that_every_process_must_share_is_refused_with_what_can_be_done(
     assert "run.devices" not in str(wrong.value)
     layout = mesh.make_layout(replicates=3, batch_sizes=[128])
     assert tuple(layout.mesh.shape.values()) == (1, 4)
+
+
+def test_the_default_for_comparisons_follows_what_is_registered() -> None:
+    plain = config.read_only_default()
+    assert config.flatten(plain) == config.flatten(config.default())
+    with pytest.raises(AttributeError):
+        plain.replicates = 3
+    with pytest.raises(AttributeError):
+        plain.sparse.sparsity = 0.3
+    options = {"of_this_test": 0.5}
+    config.register_score("own", lambda params, masks: params, options=options)
+    try:
+        assert config.read_only_default().sparse.of_this_test == 0.5
+    finally:
+        config.SCORES.remove("own")
+    assert "of_this_test" not in config.read_only_default().sparse

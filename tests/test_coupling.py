@@ -102,6 +102,23 @@ def test_loops_share_the_axes_of_their_iterations() -> None:
     assert found.whole["in", 0] == "indexing"
 
 
+WHILE = "'while', which is not followed"
+
+
+def batches_in_groups(x: Any) -> Any:
+    kernel = jnp.ones((6, 3, 1))  # three kernels for each half of the batch
+    order = ("NCH", "OIH", "NCH")
+    x = lax.conv_general_dilated(
+        x[..., None],
+        kernel,
+        (1,),
+        "VALID",
+        dimension_numbers=order,
+        batch_group_count=2,
+    )
+    return x.reshape(2, 3)
+
+
 @pytest.mark.parametrize(
     ("operation", "reason"),
     [
@@ -112,6 +129,8 @@ def test_loops_share_the_axes_of_their_iterations() -> None:
         (lambda x: lax.top_k(x, 3)[0], "order along an axis ('top_k')"),
         (lambda x: jnp.fft.fft(x).real, "'fft', which is not followed"),
         (lambda x: x.at[:, 0].set(0.0), "'scatter', which is not followed"),
+        (lambda x: lax.while_loop(lambda x: x.sum() < 9, lambda x: x + 1, x), WHILE),
+        (batches_in_groups, "'conv_general_dilated', which is not followed"),
     ],
 )
 def test_what_cannot_be_followed_is_named(operation: Callable, reason: str) -> None:
@@ -121,6 +140,38 @@ def test_what_cannot_be_followed_is_named(operation: Callable, reason: str) -> N
     found = coupling.coupled_axes(apply, shapes(a=(4, 3), b=(3, 2)), X)
     assert not found.groups
     assert found.whole["a", 1].startswith(reason)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda x: lax.cond(True, jnp.sin, lambda x: x[:, ::-1], x),
+        lambda x: lax.scan(lambda x, _: (jnp.sin(x), x), x, None, length=0)[0],
+        lambda x: x + lax.scan(lambda x, _: (x, x), x, None, length=0)[1].sum(0),
+        lambda x: lax.optimization_barrier((x, x + 1))[1],
+        lambda x: jax.device_put(x),
+    ],
+)
+def test_what_does_not_mix_units_passes_them_on(operation: Callable) -> None:
+    def apply(p: Params, x: Any) -> Any:
+        return operation(x @ p["a"]) @ p["b"]
+
+    (group,) = coupling.coupled_axes(apply, shapes(a=(4, 3), b=(3, 2)), X).groups
+    assert group.axes["a", 1].tolist() == group.axes["b", 0].tolist() == [0, 1, 2]
+
+
+def test_factors_that_do_not_fit_stay_whole() -> None:
+    """An axis of 2 by 3 units is added to one of 3 by 2."""
+
+    def apply(p: Params, x: Any) -> Any:
+        two, three = x @ p["two"], x @ p["three"]
+        first = (two[:, :, None] * three[:, None]).reshape(2, 6)
+        second = (three[:, :, None] * two[:, None]).reshape(2, 6)
+        return (first + second) @ p["b"]
+
+    found = coupling.coupled_axes(apply, shapes(two=(4, 2), three=(4, 3), b=(6, 2)), X)
+    assert not found.groups
+    assert found.whole["two", 1] == "factors of 'add' that do not fit together"
 
 
 def test_permuting_units_changes_nothing() -> None:

@@ -147,16 +147,19 @@ def test_what_is_missing_is_blank(found):
 
 def test_every_seed_has_a_row(found):
     found["predictions"]["scratch"] = {"summary": [97.0, 0.5, 3]}
+    found["orders"] = {"scratch": [{"accuracy": [90.0]}, {"accuracy": [91.0]}]}
+    found["orders"]["lt"] = [found["predictions"]["lt"]]  # not a second time
     rows = tables.accuracies_frame(found)
     counts = rows["variant"].value_counts(sort=False)
-    assert counts.to_dict() == {"prune": 3, "lt": 3, "rigl": 1}
+    once = {"prune": 3, "lt": 3, "rigl": 1}
+    assert counts.to_dict() == once | {"scratch_mask_0": 1, "scratch_mask_1": 1}
     lt = rows[rows["variant"] == "lt"]
     assert lt["seed"].tolist() == [0, 1, 2]
     assert lt["accuracy_percent"].tolist() == [98.0, 99.0, 97.0]
     assert lt["with_pruned"].tolist() == [0.008, 0.009, 0.010]
     pruned = rows[rows["variant"] == "prune"]["with_pruned"]
     assert pruned.notna().tolist() == [True, True, False]
-    assert tables.accuracies_frame({"predictions": {}}).empty
+    assert tables.accuracies_frame({"predictions": {}, "orders": {}}).empty
 
 
 def test_accuracies_by_method_and_initialization(found):

@@ -292,7 +292,7 @@ def check_laws(method: str, optimizer: str) -> None:
 # A rigl of n_of_m is run in test_structures_layouts; the others are like rows that are
 # run, and numpy does the same in test_self_sparse, _project and _reparameterize.
 SELDOM = ("rigl n_of_m", "learned_threshold", "continuous_sparsification", "s_ste")
-SELDOM += ("proximal_l1", "fixed powerpropagation")
+SELDOM += ("proximal_l1", "fixed powerpropagation", "chts")
 
 
 @pytest.mark.parametrize(

@@ -97,3 +97,12 @@ def test_a_kept_file_is_executed_once_and_a_changed_one_refused(
 
 def test_unused_files_are_not_kept() -> None:
     assert config.kept.sources(config.default()) == {}
+
+
+def test_options_of_the_packages_own_entries_are_fields() -> None:
+    # Only options of users' entries are added to configs.
+    c = config.default()
+    for registry in config.REGISTRIES:
+        for name in registry:
+            missing = registry[name].options.keys() - set(c[registry.section])
+            assert not missing, (registry.kind, name)

@@ -7,7 +7,7 @@ import pytest
 
 from experiments.studies import claims as claims_lib
 from experiments.studies import stable_imp
-from experiments.studies.stable_imp import claims, evidence, variants
+from experiments.studies.stable_imp import claims, evidence, tables, variants
 from experiments.studies.stable_imp import report as report_lib
 
 SEEDS = np.array([-0.05, 0.0, 0.05])
@@ -254,6 +254,41 @@ def test_runs_of_cifar16_are_arranged_by_their_role() -> None:
     assert len(found["onset"]) == 1 + 5
     labels = [variants.label(name, "resnet8", "cifar16") for name in names]
     assert len(set(labels)) == len(labels), labels
+    assert all(len(of) == 3 for of in found["settings"].values())
+    shown = {
+        f"{role}_{name}".removesuffix("_")
+        for name in found["settings"]
+        for role in ("dense", "k_0", "k_150")
+    }
+    everywhere = {*found["variants"], *(f"k_{step}" for step in found["rewound"])}
+    assert {*names} == {*shown, *everywhere}  # no run is left out of the page
+
+
+def test_other_settings_are_compared_by_seed() -> None:
+    def run(accuracy: list[float], level: int, steps: list[int]) -> dict[str, Any]:
+        onset = [line(level, steps, [1.0 + step for step in steps])]
+        return {"ticket": [[0.0, each] for each in accuracy], "onset": onset}
+
+    measured = {
+        "dense": run([60.0, 61.0, 62.0], 0, [0, 50, 150]),
+        "k_0": run([55.0, 56.0, 57.0], 2, [0]),
+        "dense_epochs_12": run([70.0, 71.0, 72.0], 0, [0, 150]),
+        "k_150_epochs_12": run([69.0, 69.0, 69.0], 2, [150]),
+    }
+    frame = tables.settings_frame(variants.arrange("resnet8", "cifar16", measured))
+    assert frame["setting"].tolist() == [""] * 3 + ["epochs_12"] * 3
+    assert frame["seed"].tolist() == [0, 1, 2] * 2
+    assert frame["k_0_percent"].tolist()[:3] == [55.0, 56.0, 57.0]
+    assert frame["k_0_percent"].isna().tolist() == [False] * 3 + [True] * 3
+    shown = tables.show_settings(frame).set_index("Setting")
+    assert shown.loc["12 epochs", "Dense (%)"] == "71.00 ± 1.00"
+    assert shown.loc["12 epochs", "Tickets of 150 (%)"] == "69.00 ± 0.00"
+    assert shown.loc["as in part 1", "Tickets of 150 (%)"] == ""
+    values = frame.query("setting == ''")["dense_from_150"]
+    assert values.tolist() == [
+        line(0, [150], [151.0])["instability"][s][0] for s in range(3)
+    ]
+    assert tables.show_settings(tables.settings_frame({})).empty
 
 
 def test_strengths_that_are_not_published_stand_beside_those_that_are() -> None:

@@ -15,6 +15,7 @@ from helpers import tiny_studies
 
 from experiments import studies
 from experiments.studies import driver, methods, records, run_reader
+from experiments.studies import report as report_lib
 from experiments.studies import runs as runs_lib
 from experiments.studies.driver import Task
 from experiments.studies.records import Record
@@ -69,7 +70,7 @@ def test_every_method_is_compared(scale: str) -> None:
     compared = {read(run).sparse.method for run in runs}
     others = {"one_shot", "sr_ste", "s_ste", "str", "continuous_sparsification"}
     others |= {"edge_popup", "gem_miner", "weight_sparse", "proximal_l1"}
-    others |= {"srigl"}
+    others |= {"srigl", "chts"}
     assert compared == config.METHODS.keys() - others
 
 
@@ -386,3 +387,26 @@ def test_pages_replace_those_of_earlier_records(
         *("records", "mnist.md", "mnist_rounds.png")
     }
     assert os.listdir(kept / "records") == ["a.json"]
+
+
+def test_a_page_names_the_runs_that_are_not_measured(tmp_path: Path) -> None:
+    tasks = of(tmp_path, one("mnist_a"), one("mnist_b"), one("mnist_c"))
+    seen = []
+
+    def section(setting: str, scale: str, measured: Any) -> report_lib.Section:
+        seen.append(sorted(measured))
+        return report_lib.Section(setting, "A title", lines=["One line."])
+
+    study = dataclasses.replace(tasks[0].study, section=section)
+    for count, task in enumerate(tasks[1:], start=1):
+        records.save(records.path_of(tmp_path, task.run), record_of(task))
+        page = study.report("quick", tmp_path, tmp_path / f"page{count}")
+    assert seen == [["b"], ["b", "c"]]
+    lines = page.with_name("mnist.md").read_text().split("\n")
+    assert lines[2:5:2] == [
+        "One line.",
+        "Of 3 runs of this setting, 2 are measured. Not measured: `mnist_a`.",
+    ]
+    records.save(records.path_of(tmp_path, tasks[0].run), record_of(tasks[0]))
+    page = study.report("quick", tmp_path, tmp_path / "page3")
+    assert "Not measured" not in page.with_name("mnist.md").read_text()

@@ -85,7 +85,10 @@ class Study:
                 short = {
                     name.removeprefix(f"{setting}_"): m for name, m in found.items()
                 }
-                sections.append(self.section(setting, scale, short))
+                section = self.section(setting, scale, short)
+                missing = [run.name for run in listed if run.name not in found]
+                lines = [*section.lines, *_about_missing(missing, len(listed))]
+                sections.append(section._replace(lines=lines))
         return report_lib.write(self.title, sections, folder)
 
     def keep_report(self, scale: str, folder: Path, kept: Path) -> Path:
@@ -108,3 +111,13 @@ class Study:
         for name in wanted:
             shutil.copy(folder / name, kept / name)
         return page
+
+
+def _about_missing(names: Sequence[str], total: int) -> list[str]:
+    """Says which runs of a setting have not been measured; [] if none are missing."""
+    if not names:
+        return []
+    return [
+        f"Of {total} runs of this setting, {total - len(names)} are measured. Not "
+        f"measured: {', '.join(f'`{name}`' for name in names)}."
+    ]

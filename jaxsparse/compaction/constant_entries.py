@@ -11,10 +11,11 @@ import numpy as np
 from jaxtyping import Bool
 
 from jaxsparse.compaction import arithmetic, moves
-from jaxsparse.connectivity.jaxpr_rules import ENTRYWISE
+from jaxsparse.connectivity import jaxpr_rules
 from jaxsparse.coupling.axis_rules import CUMULATIVE, REDUCES, WINDOWS
 from jaxsparse.coupling.program import Equation, Program
 
+ENTRYWISE = jaxpr_rules.ENTRYWISE | {"mul", "select_n"}
 Array = np.ndarray
 Pattern = Bool[np.ndarray, "..."]
 
@@ -116,7 +117,7 @@ def _step(eqn: Equation, program: Program, entries: Entries) -> None:
             value = np.asarray(flat[0][places], dtype)
             _put(entries, number, value, np.asarray(flat[1][places]))
         return
-    if eqn.name in ENTRYWISE or eqn.name == "mul":
+    if eqn.name in ENTRYWISE:
         varies = _entrywise(eqn, program, entries)
     elif eqn.name in ("dot_general", "conv_general_dilated"):
         varies = _product(eqn, entries)

@@ -13,7 +13,7 @@ Sources = Int[np.ndarray, "..."]
 
 # Functions of single entries that return the entry itself, up to its dtype.
 COPIES = (
-    *("copy", "copy_p", "stop_gradient", "name"),
+    *("copy", "stop_gradient", "name"),
     *("reduce_precision", "sharding_constraint", "device_put", "optimization_barrier"),
 )
 # The first operands of these are data, the others indices.

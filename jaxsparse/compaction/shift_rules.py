@@ -335,7 +335,7 @@ def _windows(eqn: Equation, reduced: Reduced, state: Any) -> Change:
 
 
 RULES: dict[str, Callable[..., Change]] = (
-    dict.fromkeys((*ENTRYWISE, "mul"), _entrywise)
+    dict.fromkeys((*ENTRYWISE, "mul", "select_n"), _entrywise)
     | dict.fromkeys(REDUCES, _reduction)
     | dict.fromkeys(WINDOWS, _windows)
     | {"conv_general_dilated": _convolution, "dot_general": _dot}

@@ -10,7 +10,7 @@ Durations are strings: "500step", "2ep" (epochs) or "10%" (of the length of trai
 see `durations.to_steps`.
 """
 
-from jaxsparse.config import built_in, built_in_models, kept, renames
+from jaxsparse.config import built_in, built_in_models, built_in_scores, kept, renames
 from jaxsparse.config.combinations import check_unused
 from jaxsparse.config.comparing import (
     differences,
@@ -40,7 +40,7 @@ from jaxsparse.config.registries import (
     SCORES,
     describe,
 )
-from jaxsparse.config.schema import default, start, type_of
+from jaxsparse.config.schema import default, read_only_default, start, type_of
 from jaxsparse.config.specs import (
     DatasetSpec,
     MethodSpec,
@@ -68,6 +68,7 @@ __all__ = (
     "allow_none",
     "built_in",
     "built_in_models",
+    "built_in_scores",
     "check_known",
     "check_names",
     "check_unused",
@@ -80,6 +81,7 @@ __all__ = (
     "kept",
     "nearest",
     "nearest_field",
+    "read_only_default",
     "register_dataset",
     "register_method",
     "register_model",

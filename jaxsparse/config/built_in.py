@@ -1,4 +1,4 @@
-"""Registers the scores, methods, reparameterizations and datasets of the package.
+"""Registers the methods, reparameterizations and datasets of the package.
 
 Functions are registered by name, as "module:function", and imported on use, so that
 this module does not import JAX.
@@ -10,47 +10,9 @@ from jaxsparse.config.registering import (
     register_dataset,
     register_method,
     register_reparameterization,
-    register_score,
 )
 
-_SCORES = "jaxsparse.factory.scores:"
 _TRANSFORMS = "jaxsparse.transforms:"
-
-register_score(
-    "random",
-    f"{_SCORES}random",
-    needs=("key",),
-    label="random",
-    distribution="erk",
-    varies=False,
-)
-register_score("magnitude", "jaxsparse.scores:magnitude", label="magnitude at init")
-register_score("snip", f"{_SCORES}snip", needs=("loss", "batches"), label="SNIP")
-register_score("grasp", f"{_SCORES}grasp", needs=("loss", "batches"), label="GraSP")
-register_score(
-    "grasp_absolute",
-    f"{_SCORES}grasp_absolute",
-    needs=("loss", "batches"),
-    label="GraSP |.|",
-)
-register_score(
-    "synflow", f"{_SCORES}synflow", needs=("apply", "input_shape"), label="SynFlow"
-)
-register_score(
-    "ntk_sap",
-    f"{_SCORES}ntk_sap",
-    needs=("apply", "batches", "key"),
-    label="NTK-SAP",
-    options={"perturbation": 0.01},
-)
-register_score(
-    "phew",
-    f"{_SCORES}phew",
-    needs=("apply", "input_shape", "key"),
-    label="PHEW",
-    varies=False,
-)
-register_score("wanda", f"{_SCORES}wanda", needs=("apply", "batches"), label="Wanda")
 
 # Fields of the section "sparse" that several methods read.
 _WHERE = ("sparsity", "distribution", "prunable", "dense")
@@ -197,6 +159,26 @@ register_method(
     label="GraNet",
     grows=True,
     distribution="erk",
+    first_update="start",
+    include_end=True,
+    finishes_at="end_step",
+)
+register_method(
+    "chts",
+    f"{_TRANSFORMS}chts",
+    arguments=(
+        *(*_STORED, *_WHEN, "drop_fraction", "drop_schedule", "zero_regrown"),
+        *("skip_update", "initial_sparsity", "schedule"),
+        *("first_exponent", "last_exponent"),
+    ),
+    records=_LAYERS | {"updates": f"{_TRANSFORMS}CHTsOptions"},
+    reads=_AROUND,
+    receives=("key", "axes"),
+    requires=("end_step",),
+    gradient="active",
+    label="CHTs",
+    grows=True,
+    distribution="uniform",
     first_update="start",
     include_end=True,
     finishes_at="end_step",

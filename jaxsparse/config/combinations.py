@@ -28,6 +28,17 @@ def check_combinations(config: ConfigDict) -> None:
             "instability.pairs 'parent', which compares one with the network it copies"
         )
     lottery = config.lottery
+    if lottery.particles > 1 and (
+        config.replicates % lottery.particles
+        or not lottery.levels
+        or lottery.dense_run is not None
+    ):
+        raise ValueError(
+            "config.lottery.particles: expected a divisor of replicates "
+            f"{config.replicates}, and 1 without levels or with lottery.dense_run, got "
+            f"{lottery.particles} with lottery.levels {lottery.levels} and "
+            f"lottery.dense_run {lottery.dense_run!r}; change one of these"
+        )
     if lottery.retrain == "finetune" and config.schedule.name == "cosine":
         raise ValueError(
             "config.lottery.retrain: expected 'rewind' or 'learning_rate_rewind' with "

@@ -30,8 +30,15 @@ def flatten(config: Fields, prefix: str = "") -> dict[str, Any]:
         if isinstance(value, Mapping | ConfigDict):
             flat |= flatten(value, f"{prefix}{name}.")
         else:
-            flat[prefix + name] = json.loads(json.dumps(value))
+            flat[prefix + name] = _as_in_json(value)
     return flat
+
+
+def _as_in_json(value: Any) -> Any:
+    """Returns a value as it is read from JSON; most are scalars, which stay."""
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    return json.loads(json.dumps(value))
 
 
 def scientific(config: Fields) -> dict[str, Any]:
@@ -71,7 +78,7 @@ def digest(config: Fields) -> str:
     Returns:
       The first 10 hexadecimal digits of a SHA-256.
     """
-    defaults = scientific(schema.default())
+    defaults = scientific(schema.read_only_default())
     fields = {
         renames.old_name(name): renames.old_value(name, value)
         for name, value in scientific(config).items()
@@ -95,7 +102,7 @@ def differences(old: Fields, new: Fields) -> Iterator[tuple[str, Any, Any]]:
       Dotted name, old value and new value of each field that differs, sorted by name.
     """
     before, now = scientific(old), scientific(new)
-    defaults = scientific(schema.default())
+    defaults = scientific(schema.read_only_default())
     for name in sorted(before.keys() | now.keys()):
         a = before.get(name, defaults.get(name, "absent"))
         b = now.get(name, "absent")

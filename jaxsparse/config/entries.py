@@ -21,7 +21,7 @@ def check_fields(named: set[str]) -> None:
     Raises:
       ValueError: if one is not a field.
     """
-    unknown = sorted(named - set(schema.default().sparse))
+    unknown = sorted(named - set(schema.read_only_default().sparse))
     if unknown:
         raise ValueError(
             f"arguments: expected fields of config.sparse, got {unknown}; declare "

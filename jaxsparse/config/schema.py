@@ -1,8 +1,9 @@
 """Makes the default config from the tables of fields, and starts a recipe."""
 
+import functools
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from jaxsparse.config import naming, registries
 from jaxsparse.config.fields import FIELDS, SECTIONS
@@ -23,6 +24,22 @@ def default() -> ConfigDict:
             part[field] = record.initial()
     _add_options(c)
     return c
+
+
+def read_only_default() -> FrozenConfigDict:
+    """Returns the default value of every field, in a config that cannot be changed.
+
+    It is made once, for comparisons: `default` takes a millisecond, and checks of a
+    config read default values many times.
+    """
+    return _frozen(repr(list(registries.options())))
+
+
+@functools.lru_cache(maxsize=1)
+def _frozen(options: str) -> FrozenConfigDict:
+    """Makes the default config again when registered entries have other options."""
+    del options
+    return FrozenConfigDict(default())
 
 
 def type_of(config: ConfigDict, name: str) -> tuple[type, bool]:

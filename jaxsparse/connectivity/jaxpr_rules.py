@@ -28,7 +28,7 @@ def _names(text: str) -> frozenset[str]:
 # Functions of one array that are zero at zero. A pruned weight stays zero under them,
 # so the pattern of a weight does not change.
 ZERO_AT_ZERO = _names(
-    "abs asin asinh atan atanh cbrt ceil convert_element_type copy copy_p erf erf_inv "
+    "abs asin asinh atan atanh cbrt ceil convert_element_type copy erf erf_inv "
     "expm1 floor log1p name neg real reduce_precision round sharding_constraint sign "
     "sin sinh sqrt square stop_gradient tan tanh"
 )

@@ -9,7 +9,6 @@ is a tuple of factors, in row-major order: arrays of labels whose lengths multip
 the length of the axis. An index is removed if one of its factors' indices is removed.
 """
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -228,15 +227,6 @@ class Labels:
             labels[:, 0] if i == chosen else self.constant(size, whole)[0]
             for i, size in enumerate(sizes)
         ]
-
-
-def length(axis: Axis) -> int:
-    """Returns the length of an axis.
-
-    Args:
-      axis: the axis.
-    """
-    return math.prod(len(factor) for factor in axis)
 
 
 def _bounds(axis: Axis) -> list[int]:

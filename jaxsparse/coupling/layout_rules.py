@@ -15,8 +15,11 @@ Axes = tuple[Axis, ...]
 def _broadcast(
     eqn: Equation, operands: list[Axes], labels: Labels, program: Program
 ) -> list[Axes]:
-    """Passes axes on; the length of new ones may change."""
-    result = list(map(labels.fresh, eqn.params["shape"]))
+    """Passes axes on; the length of new ones may change, unless it is 1."""
+    result = [
+        labels.fresh(n) if n > 1 else labels.constant(n, "an axis of length 1")
+        for n in eqn.params["shape"]
+    ]
     before = program.avals[eqn.inputs[0]].shape
     for i, to in enumerate(eqn.params["broadcast_dimensions"]):
         if before[i] == eqn.params["shape"][to]:
@@ -127,12 +130,13 @@ def _concatenate(
 def _stack(
     eqn: Equation, operands: list[Axes], labels: Labels, program: Program
 ) -> list[Axes]:
+    """Joins the axes of all operands; their number cannot change."""
     del program
     reason = "'stack' of merged axes"
     for axes in operands[1:]:
         for first, other in zip(operands[0], axes, strict=True):
             labels.unify(first, other, reason)
-    along, new = eqn.params["axis"], labels.fresh(len(operands))
+    along, new = eqn.params["axis"], labels.constant(len(operands), "operands")
     return [(*operands[0][:along], new, *operands[0][along:])]
 
 
@@ -150,9 +154,10 @@ def _unstack(
 def _tile(
     eqn: Equation, operands: list[Axes], labels: Labels, program: Program
 ) -> list[Axes]:
+    """Repeats axes; the number of copies cannot change."""
     del program
     pairs = zip(operands[0], eqn.params["reps"], strict=True)
-    return [tuple(a if n == 1 else labels.fresh(n) + a for a, n in pairs)]
+    return [tuple(a if n == 1 else labels.constant(n, "copies") + a for a, n in pairs)]
 
 
 def _pad(

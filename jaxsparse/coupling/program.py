@@ -102,10 +102,8 @@ def _new(program: Program, aval: Any) -> int:
     return len(program.avals) - 1
 
 
-def _constant(program: Program, value: Any, aval: Any = None) -> int:
+def _constant(program: Program, value: Any, aval: Any) -> int:
     """Numbers a constant."""
-    if aval is None:
-        aval = jax.ShapeDtypeStruct(np.shape(value), jax.dtypes.dtype(value))
     number = _new(program, aval)
     program.constants[number] = value
     return number

@@ -20,7 +20,7 @@ SAME = {
     "mul": "Mul", "neg": "Neg", "not": "Not", "or": "Or", "pow": "Pow", "sign": "Sign",
     "sin": "Sin", "sqrt": "Sqrt", "sub": "Sub", "tanh": "Tanh",
 }  # fmt: skip
-PASSES = ("stop_gradient", "copy", "copy_p", "optimization_barrier", "name")
+PASSES = ("stop_gradient", "copy", "optimization_barrier", "name")
 REDUCES = {"reduce_sum": "ReduceSum", "reduce_max": "ReduceMax"}
 REDUCES |= {"reduce_min": "ReduceMin"}
 

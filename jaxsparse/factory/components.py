@@ -26,6 +26,8 @@ from jaxsparse.factory import scores as scores_lib
 from jaxsparse.factory.durations import Durations, config_context
 from jaxsparse.runner.task import StartWeights, TrainTask, dense_masks
 from jaxsparse.training import optimizers
+from jaxsparse.training import state as state_lib
+from jaxsparse.training.state import Seeds
 
 
 def make_optimizer(config: ConfigDict, rate: optimizers.LearningRate) -> Any:
@@ -93,6 +95,19 @@ def variable_shapes(
             "choose another network, or larger images"
         )
     return like
+
+
+def make_seeds(config: ConfigDict) -> Seeds:
+    """Makes the random keys of all replicates of a config.
+
+    Args:
+      config: a validated config.
+    """
+    return state_lib.make_seeds(
+        **config.seeds,
+        replicates=config.replicates,
+        particles=config.lottery.particles,
+    )
 
 
 def make_rate(config: ConfigDict, length: Durations) -> optimizers.LearningRate:

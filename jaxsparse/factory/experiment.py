@@ -68,7 +68,7 @@ def make_experiment(
     layout = device_layout.make_layout(config, epoch)
     task = components.make_network(config, dataset, durations)
     size_checks.check_masks(config, task.masks)
-    seeds = state_lib.make_seeds(**config.seeds, replicates=config.replicates)
+    seeds = components.make_seeds(config)
     variables = jax.eval_shape(task.initialize, seeds.init)
     size_checks.check_memory(config, variables[0], layout)
     score_checks.check_registered(
@@ -150,7 +150,8 @@ def make_plan(config: ConfigDict, durations: Durations) -> LotteryPlan:
     steps = durations.lottery
     return LotteryPlan(
         retraining=rewinding.RewindPlan(
-            steps.rewind, total, c.retrain, steps.finetune, bool(c.dense_run)
+            *(steps.rewind, total, c.retrain, steps.finetune, bool(c.dense_run)),
+            particles=c.particles,
         ),
         rule=imp.PruningRule(
             fraction=c.fraction,

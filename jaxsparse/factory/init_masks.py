@@ -42,7 +42,7 @@ def check(config: ConfigDict) -> None:
             "config.sparse.regrow: expected False with sparse.score_iterations 1, got "
             "True; set more iterations"
         )
-    plain = config_lib.default().sparse
+    plain = config_lib.read_only_default().sparse
     used = scores_lib.used(config)
     for name in ("score_batches", "score_batch_size"):
         if c[name] != plain[name] and not any(

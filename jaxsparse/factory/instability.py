@@ -35,7 +35,7 @@ def check(config: ConfigDict) -> None:
       ValueError: if an option has no effect, or the analysis does not fit the other
         sections; the message names the config field.
     """
-    c, plain = config.instability, config_lib.default().instability
+    c, plain = config.instability, config_lib.read_only_default().instability
     on = bool(c.copies) or c.compare_levels
     if on and config.run.on_nonfinite != "stop":
         raise ValueError(

@@ -60,7 +60,7 @@ def check(config: ConfigDict) -> None:
             "BatchNorm, got False; leave the field out"
         )
     given = config.init.norm_scale
-    if not c.norm_affine and given != config_lib.default().init.norm_scale:
+    if not c.norm_affine and given != config_lib.read_only_default().init.norm_scale:
         raise ValueError(
             "config.init.norm_scale: expected 'ones' with model.norm_affine False, got "
             f"{given!r}; leave the field out"
@@ -154,7 +154,7 @@ def make_model(
         Otherwise the library's convolutions are used, which `connectivity` can trace.
     """
     c, family = config.model, config_lib.MODELS.find(config.model.name)
-    plain = config_lib.default().model
+    plain = config_lib.read_only_default().model
     # A size other than the width is passed only if it was changed, because its default
     # stands for the network's own.
     fields: dict[str, Any] = {

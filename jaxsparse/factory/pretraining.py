@@ -28,7 +28,7 @@ def differs(config: ConfigDict) -> bool:
     Args:
       config: a config; it may be locked.
     """
-    plain = config_lib.default().pretraining
+    plain = config_lib.read_only_default().pretraining
     # Compared as dictionaries, because a locked config, such as one from the command
     # line, never equals an unlocked one.
     return config.pretraining.to_dict() != plain.to_dict()
@@ -43,7 +43,7 @@ def check(config: ConfigDict) -> None:
     Raises:
       ValueError: if they do not; the message names the config field.
     """
-    c, plain = config.pretraining, config_lib.default().pretraining
+    c, plain = config.pretraining, config_lib.read_only_default().pretraining
     for name, needs in {
         "size": bool(c.subset),
         "balanced": bool(c.subset),
@@ -72,7 +72,7 @@ def check(config: ConfigDict) -> None:
     data = config.data
     for name in ("label_noise_by", "label_noise_seed"):
         used = data.label_noise or c.label_noise
-        if data[name] != config_lib.default().data[name] and not used:
+        if data[name] != config_lib.read_only_default().data[name] and not used:
             raise ValueError(
                 f"config.data.{name}: expected its default without label noise, got "
                 f"{data[name]!r}; set data.label_noise or pretraining.label_noise"

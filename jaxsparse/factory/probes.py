@@ -26,7 +26,7 @@ def check(config: ConfigDict) -> None:
     Raises:
       ValueError: if one has none; the message names the config field.
     """
-    c, plain = config.analysis, config_lib.default().analysis
+    c, plain = config.analysis, config_lib.read_only_default().analysis
     if c.examples != plain.examples and not (c.gradient_every or c.at_mask_updates):
         raise ValueError(
             f"config.analysis.examples: expected {plain.examples} without a "

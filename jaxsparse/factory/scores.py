@@ -1,4 +1,4 @@
-"""Provides the inputs of pruning scores, and the package's scores for configs."""
+"""Provides the inputs of pruning scores for configs."""
 
 import dataclasses
 import functools
@@ -12,15 +12,12 @@ from jaxtyping import Array, Float, Int, Key
 from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
-from jaxsparse import losses, prune, replicates, scores
+from jaxsparse import losses, replicates
 from jaxsparse.config import ScoreSpec
 from jaxsparse.data.dataset import Dataset
 from jaxsparse.factory import score_results
 from jaxsparse.training.state import Seeds
 from jaxsparse.types import Masks, Params, Scores
-
-# GraSP's authors divide the logits of its loss by this temperature.
-TEMPERATURE = 200.0
 
 # Config fields that name scores.
 PAI_SCORE, LEVEL_SCORE = "sparse.pai_score", "lottery.score"
@@ -105,130 +102,6 @@ def used(config: ConfigDict) -> dict[str, ScoreSpec]:
         field: config_lib.SCORES.find(name, field=field)
         for field, name in names.items()
     }
-
-
-def random(params: Params, masks: Masks, *, key: Key[Array, ""]) -> Scores:
-    """Scores weights by random draws, independent of their values.
-
-    Args:
-      params: parameters; not used.
-      masks: boolean masks of the active weights.
-      key: typed random key.
-    """
-    del params
-    return scores.random(masks, key=key)
-
-
-def snip(params: Params, masks: Masks, *, loss: Any, batches: Any) -> Scores:
-    """Scores weights by SNIP, see `scores.snip`.
-
-    Args:
-      params: parameters of one replicate.
-      masks: boolean masks of the active weights.
-      loss: function of parameters and a batch to the mean loss.
-      batches: images [n b h w c] and labels [n b].
-    """
-    return scores.snip(loss, params, masks, batches)
-
-
-def grasp(
-    params: Params, masks: Masks, *, loss: Any, batches: Any, absolute: bool = False
-) -> Scores:
-    """Scores weights by GraSP with the authors' temperature, see `scores.grasp`.
-
-    Args:
-      params: parameters of one replicate.
-      masks: boolean masks of the active weights.
-      loss: function of parameters, a batch and a temperature to the mean loss.
-      batches: images [n b h w c] and labels [n b].
-      absolute: whether to take absolute values of the scores.
-    """
-    softened = functools.partial(loss, temperature=TEMPERATURE)
-    return scores.grasp(softened, params, masks, batches, absolute=absolute)
-
-
-def grasp_absolute(params: Params, masks: Masks, *, loss: Any, batches: Any) -> Scores:
-    """Scores weights by the absolute value of `grasp`.
-
-    Args:
-      params: parameters of one replicate.
-      masks: boolean masks of the active weights.
-      loss: function of parameters, a batch and a temperature to the mean loss.
-      batches: images [n b h w c] and labels [n b].
-    """
-    return grasp(params, masks, loss=loss, batches=batches, absolute=True)
-
-
-def synflow(
-    params: Params, masks: Masks, *, apply: Any, input_shape: tuple[int, ...]
-) -> Scores:
-    """Scores weights by SynFlow in evaluation mode, see `scores.synflow`.
-
-    Args:
-      params: parameters of one replicate.
-      masks: boolean masks of the active weights.
-      apply: function of parameters and inputs to the logits in evaluation mode.
-      input_shape: shape of a batch of one image, (1, h, w, c).
-    """
-    return scores.synflow(apply, params, masks, input_shape)
-
-
-def wanda(params: Params, masks: Masks, *, apply: Any, batches: Any) -> Scores:
-    """Scores weights by their inputs on all batches, see `prune.wanda_scores`.
-
-    Args:
-      params: parameters of one replicate.
-      masks: boolean masks of the active weights.
-      apply: function of parameters and inputs to the logits in evaluation mode.
-      batches: images [n b h w c] and labels [n b].
-    """
-    images, _ = batches
-    images = images.reshape(-1, *images.shape[2:])
-    return prune.wanda_scores(apply, params, masks, images)
-
-
-def ntk_sap(
-    params: Params,
-    masks: Masks,
-    *,
-    apply: Any,
-    batches: Any,
-    key: Key[Array, ""],
-    perturbation: float,
-) -> Scores:
-    """Scores weights by NTK-SAP in evaluation mode, see `scores.ntk_sap`.
-
-    Args:
-      params: parameters of one replicate.
-      masks: boolean masks of the active weights.
-      apply: function of parameters and inputs to the logits in evaluation mode.
-      batches: images [n b h w c], of which only the shape is used, and labels [n b].
-      key: typed random key.
-      perturbation: standard deviation of the change of the weights.
-    """
-    images, _ = batches
-    return scores.ntk_sap(apply, params, masks, images, key=key, epsilon=perturbation)
-
-
-def phew(
-    params: Params,
-    masks: Masks,
-    *,
-    apply: Any,
-    input_shape: tuple[int, ...],
-    key: Key[Array, ""],
-) -> Scores:
-    """Scores weights by PHEW, see `prune.phew_scores`.
-
-    Args:
-      params: parameters of one replicate.
-      masks: boolean masks of the active weights.
-      apply: function of parameters and inputs to the logits in evaluation mode.
-      input_shape: shape of a batch of one image, (1, h, w, c).
-      key: typed random key.
-    """
-    image = jax.ShapeDtypeStruct(input_shape, jnp.float32)
-    return prune.phew_scores(apply, params, masks, image, key=key)
 
 
 def make_score_inputs(

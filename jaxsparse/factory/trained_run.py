@@ -18,7 +18,6 @@ from jaxsparse.runner import old_runs
 from jaxsparse.runner.task import TrainTask, first_state
 from jaxsparse.stages import CHILDREN
 from jaxsparse.training import checkpoints, data_record
-from jaxsparse.training import state as state_lib
 from jaxsparse.training.optimizers import LearningRate
 from jaxsparse.training.state import Seeds, TrainState
 
@@ -148,7 +147,7 @@ def _build(folder: Path, c: ConfigDict, dataset: Dataset) -> TrainedRun:
     steps = make_epoch(c, len(dataset.train.labels)).steps
     length = make_durations(c, steps_per_epoch=steps)
     network = components.make_network(c, dataset, length)
-    seeds = state_lib.make_seeds(**c.seeds, replicates=c.replicates)
+    seeds = components.make_seeds(c)
     rate = components.make_rate(c, length)
     return TrainedRun(folder, c, dataset, network, seeds, rate, length.lottery.rewind)
 

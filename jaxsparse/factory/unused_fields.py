@@ -36,7 +36,7 @@ def check(
       ValueError: if an unused field was changed; the message names it, the entries that
         use it, and those that are chosen.
     """
-    plain = config_lib.default()[section]
+    plain = config_lib.read_only_default()[section]
     for name, value in config[section].items():
         if name in used or value == plain[name]:  # at its default it is not set
             continue

@@ -59,7 +59,7 @@ def _check_repelling(config: ConfigDict) -> None:
       ValueError: if it has none, or its options are set without a strength; the message
         names the config field.
     """
-    c, plain = config.solution_penalty, config_lib.default().solution_penalty
+    c, plain = config.solution_penalty, config_lib.read_only_default().solution_penalty
     if not c.strength:
         if c.dtype != plain.dtype:
             raise ValueError(

@@ -87,7 +87,7 @@ def _check_redraws(config: ConfigDict) -> None:
       ValueError: if they would not be used, or an option has no effect; the message
         names the config field.
     """
-    c, lottery, plain = config.init, config.lottery, config_lib.default().init
+    c, lottery, plain = config.init, config.lottery, config_lib.read_only_default().init
     if c.sparse_init and (lottery.levels or lottery.rewind != "0step"):
         raise ValueError(
             "config.init.sparse_init: expected None with lottery.levels "
@@ -125,7 +125,7 @@ def _check_nothing_chooses(config: ConfigDict) -> None:
     Raises:
       ValueError: if one is set; the message names the config field.
     """
-    c, plain = config.sparse, config_lib.default().sparse
+    c, plain = config.sparse, config_lib.read_only_default().sparse
     for name in config_lib.METHODS.find(c.method).chooses:
         if c[name] != plain[name]:
             raise ValueError(

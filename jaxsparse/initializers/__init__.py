@@ -3,7 +3,8 @@
 `initialize` draws all parameters of a dense network. `redraw` draws new weights inside
 masks, by a sparse initializer from `per_neuron`, `rescaled`, `layer_scaled` or
 `masked`; `sparsity_aware` combines it with `per_neuron`. `exact_orthogonal` makes masks
-and weights together. `metainit` rescales given parameters.
+and weights together. `metainit` rescales given parameters. `supar` computes scales of
+weights and learning rates that suit width and density.
 
     params = initializers.initialize(template, key=first)
     ticket = prune.prune(params, 0.95)
@@ -34,6 +35,7 @@ from jaxsparse.initializers.sparse_kernels import (
     per_neuron,
     rescaled,
 )
+from jaxsparse.initializers.supar import SuparFactors, scale_updates, supar
 
 __all__ = (
     "BIASES",
@@ -42,6 +44,7 @@ __all__ = (
     "KERNELS",
     "NORM_SCALES",
     "SparseInitializer",
+    "SuparFactors",
     "exact_orthogonal",
     "fan_in",
     "gaussian_batches",
@@ -54,7 +57,9 @@ __all__ = (
     "per_neuron",
     "redraw",
     "rescaled",
+    "scale_updates",
     "sparse_fans",
     "sparse_orthogonal",
     "sparsity_aware",
+    "supar",
 )

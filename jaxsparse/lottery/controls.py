@@ -14,18 +14,22 @@ from jaxtyping import Array, Int, Key
 
 from jaxsparse import arguments, rng, scores, select, tree
 from jaxsparse import masks as masks_lib
-from jaxsparse.types import Masks, Scores
+from jaxsparse.types import Masks, Params, Scores
 
 NAMES = (
     "reinitialized",  # masks of the ticket, newly drawn initial weights
     "shuffled_layers",  # masks shuffled within layers, initial weights of the ticket
     "shuffled_globally",  # masks shuffled over all layers, same weights
     "random_mask",  # random masks with equal layer counts, newly drawn weights
+    "random_magnitudes",  # masks and signs of the ticket, newly drawn magnitudes
+    "random_signs",  # masks and magnitudes of the ticket, newly drawn signs
     "dense_continued",  # dense network, trained for as many steps as the ticket
 )
 
 # Controls that start from newly drawn initial weights instead of the ticket's.
 FRESH = ("reinitialized", "random_mask")
+# Controls that combine newly drawn weights with those of the ticket.
+MIXED = ("random_magnitudes", "random_signs")
 
 
 def key_of(
@@ -202,8 +206,56 @@ def masks_of(
     return _masks_of(masks, np.int32(level), keys, name, tuple(exclude))
 
 
+@arguments.check(name=arguments.one_of(MIXED), masks=arguments.masks)
+def mix(name: str, params: Params, fresh: Params, masks: Masks) -> Params:
+    """Takes the signs of weights from a ticket and their magnitudes anew, or reversed.
+
+    Weights with a random sign need a symmetric distribution, as all initializers of
+    kernels have.
+
+    Args:
+      name: a name in `MIXED`.
+      params: weights with which the ticket starts.
+      fresh: newly drawn weights, like `params`.
+      masks: any masks of one network; only names are used: other leaves stay those of
+        the ticket.
+
+    Returns:
+      Weights like `params`. A weight of the ticket that is zero has the sign +1.
+
+    Raises:
+      ValueError: if `name` is unknown.
+
+    Examples:
+      >>> old, new = {"w": jnp.array([2.0, -3.0])}, {"w": jnp.array([-0.5, -0.7])}
+      >>> ones = {"w": jnp.array([True, True])}
+      >>> mix("random_magnitudes", old, new, ones)
+      {'w': Array([ 0.5, -0.7], dtype=float32)}
+      >>> mix("random_signs", old, new, ones)
+      {'w': Array([-2., -3.], dtype=float32)}
+
+    References:
+      Gadhikar, Burkholz. Masks, Signs, And Learning Rate Rewinding. 2024.
+      arXiv:2402.19262, section 3: the roles of masks, signs and magnitudes.
+      Zhou, Lan, Liu, Yosinski. Deconstructing Lottery Tickets: Zeros, Signs, and the
+      Supermask. 2019. arXiv:1905.01067, section 4: tickets with other magnitudes.
+    """
+    if name == "random_signs":
+        signs, sizes = fresh, params
+    else:
+        signs, sizes = params, fresh
+    mixed = {*tree.names(masks)}
+
+    def combine(leaf: str, ticket: Array, sign: Array, size: Array) -> Array:
+        return jnp.copysign(size, sign) if leaf in mixed else ticket
+
+    return tree.map_with_names(combine, params, signs, sizes)
+
+
 _MAKE = {
     "reinitialized": lambda masks, key, exclude: masks,
+    "random_magnitudes": lambda masks, key, exclude: masks,
+    "random_signs": lambda masks, key, exclude: masks,
     "shuffled_layers": shuffle_layers,
     "shuffled_globally": shuffle_globally,
     "random_mask": draw_alike,

@@ -29,6 +29,8 @@ class RewindPlan(NamedTuple):
       whole_dense: whether level 0 trains from initialization to step T without
         interruption. If False, it starts at step k with a new optimizer, like the other
         levels.
+      particles: number of consecutive replicates whose weights are averaged before each
+        pruning, and before a level starts from trained weights; see `particles`.
 
     References:
       Frankle et al., Linear Mode Connectivity and the Lottery Ticket Hypothesis, 2020,
@@ -42,6 +44,7 @@ class RewindPlan(NamedTuple):
     retrain: str = "rewind"
     finetune: int = 0
     whole_dense: bool = False
+    particles: int = 1
 
     def span(self, level: int) -> Span:
         """Returns the interval of training steps in which a level trains.

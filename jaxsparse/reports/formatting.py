@@ -17,6 +17,8 @@ _VARIANTS = {
     "shuffled_layers": "mask shuffled within layers",
     "shuffled_globally": "mask shuffled across layers",
     "random_mask": "random mask",
+    "random_magnitudes": "ticket, random magnitudes",
+    "random_signs": "ticket, random signs",
     "dense_continued": "dense, trained as long",
 }
 

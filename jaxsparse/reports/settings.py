@@ -183,7 +183,7 @@ def _key(run: RunRecords, *, sizes: bool) -> str:
     key.append(data.get("downsample", 1))
     key.append(data.get("test_examples", 0))
     if sizes:
-        usual = config.default().model.to_dict()
+        usual = config.read_only_default().model.to_dict()
         fields = ("width", "features", "conv_channels", "padding", "norm_affine")
         key += [model.get(name, usual[name]) for name in fields]
     return json.dumps(key)
@@ -218,7 +218,7 @@ def changed(run: RunRecords) -> dict[str, Any]:
         if name.removeprefix("no").startswith("config.")
     )
     if "config" not in given:
-        defaults = config.scientific(config.default())
+        defaults = config.scientific(config.read_only_default())
         fields = [
             name for name in flat if name in defaults and flat[name] != defaults[name]
         ]
@@ -260,7 +260,7 @@ def differing(runs: Sequence[RunRecords]) -> list[str]:
     """
     flat = [config.scientific(run.config) for run in runs]
     fields = dict.fromkeys(name for fields in flat for name in fields)
-    defaults = config.scientific(config.default())
+    defaults = config.scientific(config.read_only_default())
     return [
         name
         for name in fields

@@ -22,6 +22,8 @@ VARIANTS = (
     "shuffled_layers",
     "shuffled_globally",
     "random_mask",
+    "random_magnitudes",
+    "random_signs",
     DENSE_CONTINUED,
 )
 

@@ -1,12 +1,13 @@
 """Chooses the masks with which stages start."""
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxsparse import multihost
-from jaxsparse.lottery import controls, imp, tickets
+from jaxsparse.lottery import controls, imp, particles, tickets
 from jaxsparse.lottery import plan as plan_lib
 from jaxsparse.runner import level_summary, records, task
 from jaxsparse.runner.saved_states import SavedStates
@@ -101,9 +102,14 @@ def _prune(saved: SavedStates, level: int) -> Masks:
     # Failed replicates stay in the arrays, and `imp.prune` rejects NaN.
     failed = records.failed_replicates(saved.run_dir, source)
     params = _replace_nonfinite(end.params, failed)
+    mean = functools.partial(
+        particles.average, particles=saved.plan.retraining.particles
+    )
+    params = mean(params)
     score, scores = experiment.task.level_scores, None
     if score is not None:
-        scores = score(params, end.batch_stats, before, experiment.seeds, level)
+        stats = mean(end.batch_stats)
+        scores = mean(score(params, stats, before, experiment.seeds, level))
     return imp.prune(
         params,
         before,

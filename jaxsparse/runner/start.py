@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key
 
-from jaxsparse.lottery import controls, instability
+from jaxsparse.lottery import controls, instability, particles
 from jaxsparse.lottery import plan as plan_lib
 from jaxsparse.runner import gradinit_factors
 from jaxsparse.runner.masks import stage_masks
@@ -116,7 +116,17 @@ def _source_weights(saved: SavedStates, stage: Stage) -> tuple[Params, Any]:
         return task.initialize(draw_keys(seeds, stage.variant, stage.level))
     source = plan_lib.weights_source(saved.plan, stage)
     state = saved.init if source is None else saved.at_step(*source)
-    return state.params, state.batch_stats
+    params, batch_stats = state.params, state.batch_stats
+    retraining = saved.plan.retraining
+    if stage.level and retraining.keeps_weights and stage.variant != "dense_continued":
+        params, batch_stats = particles.average(
+            (params, batch_stats), particles=retraining.particles
+        )
+    if stage.variant in controls.MIXED:
+        keys = draw_keys(saved.experiment.seeds, stage.variant, stage.level)
+        fresh, _ = task.initialize(keys)
+        params = controls.mix(stage.variant, params, fresh, task.masks)
+    return params, batch_stats
 
 
 def draw_keys(seeds: Seeds, name: str, level: int) -> Key[Array, "r"]:

@@ -166,9 +166,8 @@ class LoadedRun:
         Raises:
           TypeError: if `level` or `replicate` is not an integer.
           ValueError: if the level, replicate or variant does not exist, or the weights
-            are corrupt or deleted. Also for runs whose initial weights were rescaled or
-            drawn again for the masks, by `gradinit.steps`, `init.sparse_init` or
-            `sparse.ablation`.
+            are corrupt or deleted. Also for runs with `gradinit.steps`,
+            `init.sparse_init` or `sparse.ablation`, which change initial weights.
           OSError: if the machine cannot read them.
         """
         starts.check(self.config)
@@ -186,6 +185,7 @@ class LoadedRun:
                 else self._state(self._find(source[0], replicate, source[1]), source[1])
             )
             weights = transforms.forward_params(state.params, state.opt_state)
+            weights = starts.finish(self._run, weights, level=level, variant=variant)
         weights = numbers.of_replicate(ghost_skips.strip_ghosts(weights), replicate)
         if variant != TICKET:
             weights = masks_lib.apply(

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from jaxsparse.lottery import controls
+from jaxsparse.factory.trained_run import TrainedRun
+from jaxsparse.lottery import controls, particles
 from jaxsparse.runner import old_runs, start
 from jaxsparse.runner.task import TrainTask
 from jaxsparse.stages import TICKET, saved_state_name
@@ -72,6 +73,28 @@ def source(
     return "rewind" if (checkpoints / "rewind.json").is_file() else "init"
 
 
+def finish(run: TrainedRun, params: Params, *, level: int, variant: str) -> Params:
+    """Changes the weights of an earlier stage to those with which a stage started.
+
+    Args:
+      run: the run.
+      params: weights of the earlier stage [r ...].
+      level: number of pruning rounds.
+      variant: "ticket", or the name of a control.
+
+    Returns:
+      Parameters [r ...]: averaged over particles if the level started from trained
+      weights, and combined with newly drawn ones for controls in `controls.MIXED`.
+    """
+    c = run.config.lottery
+    if level and c.retrain != "rewind" and variant != "dense_continued":
+        params = particles.average(params, particles=c.particles)
+    if variant not in controls.MIXED:
+        return params
+    fresh = draw(run.network, run.seeds, level, variant)
+    return controls.mix(variant, params, fresh, run.network.masks)
+
+
 def draw(task: TrainTask, seeds: Seeds, level: int, variant: str) -> Params:
     """Draws the weights from which a control was trained once more.
 
@@ -79,7 +102,7 @@ def draw(task: TrainTask, seeds: Seeds, level: int, variant: str) -> Params:
       task: the network of the run.
       seeds: random keys of all replicates.
       level: number of pruning rounds.
-      variant: a control in `controls.FRESH`.
+      variant: a control in `controls.FRESH` or `controls.MIXED`.
 
     Returns:
       Parameters [r ...], not masked yet.

@@ -50,7 +50,13 @@ class Seeds(NamedTuple):
 
 
 def make_seeds(
-    *, init: int, data: int, masks: int, replicates: int, first: int = 0
+    *,
+    init: int,
+    data: int,
+    masks: int,
+    replicates: int,
+    first: int = 0,
+    particles: int = 1,
 ) -> Seeds:
     """Derives one key per source of randomness and replicate.
 
@@ -64,35 +70,42 @@ def make_seeds(
       replicates: number of keys per source. A replicate's key depends on its number
         only, not on how many replicates there are.
       first: number of the first replicate.
+      particles: number of consecutive replicates that share the keys of their weights
+        and masks, and have keys of their own for the order of examples only.
 
     Returns:
       Typed random keys [r] of each source.
     """
     seeds = np.asarray([init, data, masks], np.int64)
     names = np.asarray([rng.hash_of(name) for name in Seeds._fields], np.uint32)
-    numbers = first + np.arange(replicates, dtype=np.uint32)
+    each = np.arange(replicates, dtype=np.uint32)
+    group = each // np.uint32(particles)
+    numbers = [each if name == "data" else group for name in Seeds._fields]
+    numbers = np.stack(numbers) + np.uint32(first)
     return _seeds(seeds, names, numbers)
 
 
 @jax.jit
 def _seeds(
-    seeds: Int[Array, "3"], names: UInt32[Array, "3"], numbers: UInt32[Array, "r"]
+    seeds: Int[Array, "3"], names: UInt32[Array, "3"], numbers: UInt32[Array, "3 r"]
 ) -> Seeds:
     """Derives the keys of `make_seeds`, in the order of the fields.
 
     Args:
       seeds: seeds of the fields.
       names: hashes of their names.
-      numbers: numbers of the replicates.
+      numbers: numbers of the replicates, or of their groups, for each of these.
     """
 
-    def keys(seed: Int[Array, ""], name: UInt32[Array, ""]) -> Key[Array, "r"]:
+    def keys(
+        seed: Int[Array, ""], name: UInt32[Array, ""], numbers: UInt32[Array, "r"]
+    ) -> Key[Array, "r"]:
         named = jax.random.fold_in(jax.random.key(seed), name)
         # Folding the replicate's number into the key, unlike `split`, gives a replicate
         # the same key for any number of replicates.
         return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(named, numbers)
 
-    return Seeds(*jax.vmap(keys)(seeds, names))
+    return Seeds(*jax.vmap(keys)(seeds, names, numbers))
 
 
 def replicate_axes(state: TrainState) -> TrainState:

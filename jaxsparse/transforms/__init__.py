@@ -13,6 +13,7 @@ subset of them call `latent`. The modules:
     fixed                 masks of any origin that never change
     gradual_magnitude     gradual_magnitude, one_shot_magnitude
     granet, ac_dc         pruning methods under which weights become active again
+    chts                  dynamic sparse training by the topology of the masks
     sparse_evolution, rigl, mest, snfs, srigl
                           dynamic sparse training, see `drop_grow`
     straight_through, top_kast, sr_ste
@@ -34,6 +35,7 @@ course of sparsity, and `DropGrowOptions` for how mask updates drop and grow wei
 
 from jaxsparse.layer_options import LayerOptions
 from jaxsparse.transforms.ac_dc import ac_dc
+from jaxsparse.transforms.chts import CHTsOptions, chts
 from jaxsparse.transforms.continuous_sparsification import continuous_sparsification
 from jaxsparse.transforms.edge_popup import edge_popup
 from jaxsparse.transforms.fixed import fixed
@@ -94,6 +96,7 @@ from jaxsparse.transforms.weight_sparse import weight_sparse
 
 __all__ = (
     "MIN_SIZE",
+    "CHTsOptions",
     "DropGrowOptions",
     "GraNetOptions",
     "InitMasks",
@@ -116,6 +119,7 @@ __all__ = (
     "UpdateMasks",
     "ac_dc",
     "apply_updates",
+    "chts",
     "continuous_sparsification",
     "edge_popup",
     "ever_active",

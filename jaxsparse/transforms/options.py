@@ -18,10 +18,10 @@ class SparsityRamp:
     Attributes:
       initial_sparsity: sparsity before the first mask update, in [0, 1). Weights are
         pruned to it by magnitude at step 0.
-      schedule: "cubic", "linear" or "exponential"; or a function of the progress in
-        [0, 1] that returns which fraction of the way from `initial_sparsity` to the
-        final sparsity is done; or a sequence with the sparsity after each mask update,
-        the last of them the final sparsity.
+      schedule: "cubic", "linear", "exponential" or "sigmoid"; or a function of the
+        progress in [0, 1] that returns which fraction of the way from
+        `initial_sparsity` to the final sparsity is done; or a sequence with the
+        sparsity after each mask update, the last of them the final sparsity.
 
     Raises:
       ValueError: if a value is out of range.
@@ -57,12 +57,13 @@ class SparsityRamp:
 class DropGrowOptions:
     """How mask updates drop some weights and grow others.
 
-    `sparse_evolution`, `rigl`, `srigl`, `mest`, `snfs` and `granet` accept these
-    options; MEST and GraNet do not skip the update, and GraNet and SRigL always allow
-    regrowth.
+    `sparse_evolution`, `rigl`, `srigl`, `mest`, `snfs`, `granet` and `chts` accept
+    these options; MEST and GraNet do not skip the update, and GraNet, SRigL and CHTs
+    always allow regrowth.
     Each also accepts options of a class of its own, which has further ones:
     `SparseEvolutionOptions`, `RigLOptions`, `SRigLOptions`, `MESTOptions`,
-    `SNFSOptions` and `GraNetOptions`. None stands for the default of the method.
+    `SNFSOptions`, `GraNetOptions` and `CHTsOptions`. None stands for the default of
+    the method.
 
     Attributes:
       drop_fraction: fraction of each layer's active weights that a mask update drops,

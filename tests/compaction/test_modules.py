@@ -61,7 +61,8 @@ def half_masked(params: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(active), leaves)
 
 
-SLOW = ("identity", "bottleneck", "MobileNetV1")  # variants of others
+# Variants of others; their layers are those of ResNet, MobileNetV2 and ConvNet.
+SLOW = ("identity", "bottleneck", "MobileNetV1", "WideResNet", "VGG")
 
 
 @pytest.mark.parametrize(

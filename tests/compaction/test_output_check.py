@@ -1,8 +1,11 @@
 """The comparison of outputs tells rounding from another function."""
 
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxsparse.compaction import checks
@@ -51,3 +54,80 @@ def test_entries_that_are_not_finite_have_to_be_the_same(other: float) -> None:
     x = jnp.ones((2, 3))
     found = checks.difference(lambda x: x - jnp.inf, lambda x: x * 0 + other, (x,))
     assert found == (jnp.inf, jnp.inf)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda x: [x],
+        lambda x: (x, x),
+        lambda x: (x[:1],),
+        lambda x: (x.astype(jnp.bfloat16),),
+    ],
+)
+def test_outputs_of_another_form_are_others(other: Callable) -> None:
+    x = jnp.ones((2, 3))
+    assert checks.difference(lambda x: (x,), other, (x,)) == (np.inf, np.inf)
+
+
+def test_integers_have_to_be_equal() -> None:
+    x = jnp.arange(5)
+    assert checks.difference(lambda x: 2 * x, lambda x: x + x, (x,)) == (0, 0)
+    found = checks.difference(lambda x: x, lambda x: jnp.minimum(x, 3), (x,))
+    assert found == (np.inf, np.inf)
+
+
+def test_networks_of_one_batch_size_are_compared_for_it() -> None:
+    def apply(x: Any) -> Any:
+        return x.reshape(4, 2)
+
+    assert checks.difference(apply, apply, (jnp.ones((4, 2)),)) == (0, 0)
+    with pytest.raises(TypeError, match="cannot reshape"):
+        checks.difference(apply, apply, (jnp.ones((3, 2)),))
+
+
+def test_inputs_are_drawn_from_the_range_of_the_example() -> None:
+    key = jax.random.key(3)
+    example = key, jnp.array([[2, 5]]), jax.ShapeDtypeStruct((2,), jnp.int32), X
+    same, tokens, unknown, x = checks.random_inputs(example, 1, None)
+    assert same is key
+    assert set(np.ravel(tokens)) <= {2, 3, 4, 5}
+    assert not unknown.any()
+    assert x.shape == (2, 3) and not jnp.array_equal(x, X)
+
+
+@pytest.mark.parametrize(
+    ("example", "sizes"),
+    [
+        (((2, 3),), [None, 1]),
+        (((1, 3), (1,)), [None, 2]),
+        (((2, 3), (3, 3)), [None]),
+        (((2, 3), ()), [None]),
+        ((), [None]),
+    ],
+)
+def test_batch_sizes_are_tried_where_all_inputs_share_one(
+    example: tuple, sizes: list
+) -> None:
+    shapes = tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in example)
+    assert checks.batch_sizes(shapes) == sizes
+
+
+X = jnp.ones((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("after", "reason"),
+    [
+        (lambda p, x: x.mean() * 6.0, ""),
+        (lambda p, x: jnp.tanh(x), ""),  # other operations are compared by outputs
+        (
+            lambda p, x: x.sum() / 7.0 * 6.0,
+            "'div' by 6, a number computed from a width",
+        ),
+    ],
+)
+def test_numbers_of_a_program_may_not_change(after: Callable, reason: str) -> None:
+    programs = [trace(f, {}, X) for f in (lambda p, x: x.sum() / 6.0 * 6.0, after)]
+    assert checks.difference_of_programs(*programs).startswith(reason)
+    assert bool(checks.difference_of_programs(*programs)) == bool(reason)

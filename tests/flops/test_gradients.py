@@ -20,6 +20,7 @@ NAMES = {
     "set": "sparse_evolution",
     "mest": "mest",
     "snfs": "snfs",
+    "chts": "chts",
     "ste": "straight_through",
     "sr_ste": "sr_ste",
     "weight_sparse": "weight_sparse",

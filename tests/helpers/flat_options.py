@@ -16,6 +16,7 @@ UPDATES: dict[str, type] = {
     "srigl": transforms.SRigLOptions,
     "mest": transforms.MESTOptions,
     "snfs": transforms.SNFSOptions,
+    "chts": transforms.CHTsOptions,
     "granet": transforms.GraNetOptions,
 }
 

@@ -199,6 +199,49 @@ def granet(steps: list[Step]) -> None:
             equal([step.has[i]], [new])
 
 
+def path_scores(mask: np.ndarray) -> np.ndarray:
+    """Adds up the terms of each pair of an input and an output one by one."""
+    links = mask.astype(int)
+    worth = np.zeros(mask.shape)
+    for i, j in np.ndindex(mask.shape):
+        for near, far, here, there in ((links, links.T, i, j), (links.T, links, j, i)):
+            for other in range(len(near)):
+                shared = int(near[here] @ far[:, other])
+                further = max(int(near[other].sum()) - shared - 1, 0)
+                if shared and near[other, there]:
+                    worth[i, j] += (shared + 1) / (further + 1)
+    return worth
+
+
+def gumbel(step: Step, which: int) -> Arrays:
+    key = jax.random.wrap_key_data(step.moment.before.key)
+    draw = jax.random.split(jax.random.fold_in(key, step.update))[which]
+    uniform = kernels(scores.random(step.moment.before.masks, key=draw))
+    return [-np.log(-np.log(np.float64(leaf))) for leaf in uniform]
+
+
+def chts(steps: list[Step], decays: bool = False) -> None:
+    for update in methods.PRUNES:
+        step = steps[update]
+        draws = [gumbel(step, which) for which in (0, 1)]
+        part = 0.15 if decays else 0.25
+        part *= 1 + math.cos(math.pi * update / 9)
+        for i, had in enumerate(step.had):
+            size = np.float64(step.sizes[i])
+            sums = [np.maximum(size.sum(axis=k, keepdims=True), 1e-30) for k in (0, 1)]
+            share = size / sums[0] + size / sums[1]
+            total = methods.shared(
+                methods.held(methods.PRUNES, methods.SIGMOID, update)
+            )
+            pruned = best(share, total[i], had) if decays else had
+            goes = math.floor(int(pruned.sum()) * part)
+            power = 1 + 2 * update / 9
+            chance = power * np.log(share + 1e-30) + draws[0][i]
+            stay = best(chance, int(pruned.sum()) - goes, pruned)
+            chance = np.log(path_scores(stay) + 1e-5) + draws[1][i]
+            equal([step.has[i]], [stay | best(chance, goes, ~stay)])
+
+
 def ac_dc(steps: list[Step]) -> None:
     for step in steps[:4]:
         few = select_slowly(step.sizes, 36)
@@ -266,6 +309,8 @@ CHOICES: dict[str, Callable[[list[Step]], None]] = {
     "mest soft_bound": lambda steps: mest(steps, soft=True),
     "snfs": snfs,
     "granet": granet,
+    "chts": chts,
+    "chts decay": lambda steps: chts(steps, decays=True),
     "ac_dc": ac_dc,
     "straight_through": straight_through,
     "straight_through gradual": straight_through_gradual,

@@ -94,6 +94,11 @@ GEMS = [TOTAL, *(kept(1 - 0.25 ** (k / 3)) for k in (1, 2)), 36]
 PRUNES = (1, 4, 7, 9)
 LINEAR = [kept(Fraction(3, 4) * Fraction(s - 1, 8)) for s in (1, *PRUNES)]
 CUBIC = cubic(PRUNES, Fraction(0), Fraction(3, 4))
+SIGMOID = [72]
+SIGMOID += [
+    kept(0.5 + 0.125 * (1 + math.tanh(0.75 * (s - 1) - 3) / math.tanh(3)))
+    for s in PRUNES
+]
 GRADUAL = {"sparsity": 0.75, "begin_step": 1, "end_step": 9, "update_every": 3}
 # 36 weights of 144, or 72: by Erdos and Renyi as 20 to 16, uniform as 2 to 1.
 SPARSE = {"sparsity": 0.75, "begin_step": 1, "update_every": 3, "drop_fraction": 0.5}
@@ -223,6 +228,14 @@ METHODS: dict[str, Method] = {
         lambda update: (
             held(PRUNES, cubic(PRUNES, Fraction(1, 2), Fraction(3, 4)), update),
         ),
+    ),
+    "chts": Method(
+        lambda tx: t.chts(tx, **GRADUAL, updates=t.CHTsOptions(drop_fraction=0.5)),
+        always(24, 12),
+    ),
+    "chts decay": Method(
+        lambda tx: t.chts(tx, **GRADUAL, updates=t.CHTsOptions(initial_sparsity=0.5)),
+        lambda update: shared(held(PRUNES, SIGMOID, update)),
     ),
     "ac_dc": Method(
         lambda tx: t.ac_dc(tx, sparsity=0.75, begin_step=1, end_step=9, update_every=2),
@@ -365,6 +378,8 @@ PAIRS = {
     "mest soft_bound": "hyperparameters",
     "snfs": "schedule free",
     "granet": "lookahead",
+    "chts": "adam",
+    "chts decay": "momentum",
     "ac_dc": "adafactor, factored",
     "ac_dc keeps memory": "clipped",
     "straight_through": "partitioned",

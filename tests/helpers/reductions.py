@@ -13,7 +13,7 @@ from jaxsparse.types import Params
 s_ = np.s_
 # How reasons begin for axes that have no units, whatever is masked.
 NO_UNITS = (
-    *("an axis of", "positions ", "indices ", "indexing"),
+    *("an axis of", "positions ", "indices ", "indexing", "an array in"),
     "inputs of a group of a convolution",
 )
 

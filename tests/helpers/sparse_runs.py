@@ -47,6 +47,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "mest": SPANS,
     "snfs": SPANS,
     "granet": SPANS,
+    "chts": SPANS,
     "ac_dc": SPANS,
     "ste": OFTEN,
     "top_kast": {},

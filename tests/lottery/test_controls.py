@@ -75,7 +75,8 @@ def test_counts_are_exact(name: str, ignored: tuple[str, ...]) -> None:
         else:
             assert layers(found, replicate) == COUNTS
     for layer in SHAPES:
-        untouched = name == "reinitialized" or masks.matches(f"{layer}/kernel", ignored)
+        same = ("reinitialized", *controls.MIXED)
+        untouched = name in same or masks.matches(f"{layer}/kernel", ignored)
         if name != "dense_continued":
             full = layer == "head"  # every one of its weights is kept
             moved = not untouched and not (full and name != "shuffled_globally")
@@ -170,3 +171,25 @@ def test_long_counts_are_drawn_alike(
     short = draw()
     monkeypatch.setattr("jaxsparse.select.inputs.LIMIT", 100)
     jax.tree.map(np.testing.assert_array_equal, draw(), short)
+
+
+def test_signs_and_magnitudes_are_those_of_either() -> None:
+    draw = np.random.default_rng(0).normal
+    make = {
+        name: {"kernel": shape, "bias": shape[1:]} for name, shape in SHAPES.items()
+    }
+    old, new = (
+        {
+            name: {leaf: jnp.asarray(draw(size=shape)) for leaf, shape in each.items()}
+            for name, each in make.items()
+        }
+        for _ in range(2)
+    )
+    for name in controls.MIXED:
+        mixed = controls.mix(name, old, new, one(ticket(), 0))
+        signs, sizes = (new, old) if name == "random_signs" else (old, new)
+        for layer in SHAPES:
+            got = np.asarray(mixed[layer]["kernel"])
+            np.testing.assert_array_equal(got < 0, signs[layer]["kernel"] < 0)
+            np.testing.assert_array_equal(abs(got), abs(sizes[layer]["kernel"]))
+            assert mixed[layer]["bias"] is old[layer]["bias"]

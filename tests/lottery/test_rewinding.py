@@ -199,8 +199,15 @@ def test_controls_start_from_what_they_isolate(tmp_path: Path, starts: dict) -> 
                 assert masks.sparsity(mask) == 0
             else:
                 kernel = np.asarray(fresh.params["dense1"]["kernel"])
-                fresh_draws.append(kernel)
                 there = np.asarray(mask["dense1"]["kernel"])
+                before = np.asarray(params["dense1"]["kernel"])
+                is_old = (kernel < 0) == (before < 0), abs(kernel) == abs(before)
+                keeps = [bool(old[there].all()) for old in is_old]
+                assert keeps == [name == "random_magnitudes", name == "random_signs"]
+                if name == "random_signs":
+                    assert 0.4 < is_old[0][there].mean() < 0.6
+                    continue
+                fresh_draws.append(kernel)
                 for other in (params, initial):
                     same = kernel == np.asarray(other["dense1"]["kernel"])
                     assert not np.any(same & there)

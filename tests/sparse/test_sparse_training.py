@@ -144,7 +144,7 @@ def test_changing_masks_are_counted_at_every_evaluation(ran: Ran) -> None:
         assert rows == []
         return
     assert [row["step"] for row in rows] == [r["step"] for r in rows_of(folder, "eval")]
-    remembers = ("set", "rigl", "srigl", "mest", "snfs", "granet")
+    remembers = ("set", "rigl", "srigl", "mest", "snfs", "granet", "chts")
     for row in rows:
         assert row["total"] == masks.size(made.task.masks)
         assert row["kept"] == sum(kept for kept, _ in row["layers"].values())

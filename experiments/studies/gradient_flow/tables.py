@@ -114,10 +114,15 @@ def accuracies_frame(found: Found) -> pd.DataFrame:
     Returns:
       One row for each variant and seed: `variant`, `seed`, `accuracy_percent`, and
       `with_pruned`, the fraction of the test set on which the network and the pruned
-      solution disagree. Variants of which only summaries were kept are left out.
+      solution disagree. Variants of one mask in several orders of the data are named
+      VARIANT_mask_NUMBER. Those of which only summaries were kept are left out.
     """
-    parts = []
-    for name, entry in found["predictions"].items():
+    parts, entries = [], dict(found["predictions"])
+    for name, orders in found["orders"].items():
+        if entries.get(name) not in orders:
+            of_masks = {f"{name}_mask_{i}": entry for i, entry in enumerate(orders)}
+            entries |= of_masks
+    for name, entry in entries.items():
         accuracy = pd.Series(entry.get("accuracy", ()), dtype=float)
         with_pruned = pd.Series(entry.get("with_pruned", ()), dtype=float)
         measures = {"accuracy_percent": accuracy, "with_pruned": with_pruned}

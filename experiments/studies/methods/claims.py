@@ -144,11 +144,46 @@ CLAIMS = (
         (_costs("random"),),
     ),
     Claim(
+        "tangent kernel",
+        "NTK-SAP is better than SynFlow and SNIP.",
+        "ResNet-20 on CIFAR-10 and others, above all at high sparsity (Wang et al. "
+        "2023, arXiv:2304.02840)",
+        "NTK-SAP above SynFlow and above SNIP",
+        above("ntk_sap", "synflow", "snip"),
+        (_costs("synflow"),),
+    ),
+    Claim(
+        "constant fan-in",
+        "A constant fan-in costs RigL no accuracy if neurons may be removed.",
+        "ResNet-50: SRigL close to RigL up to 95 % (Lasby et al. 2023, "
+        "arXiv:2305.02299)",
+        f"SRigL no more than {MARGIN:g} points below RigL",
+        _no_worse("srigl", "rigl"),
+        (_costs("rigl"),),
+    ),
+    Claim(
         "large and sparse",
         "A large sparse network is better than a small dense one of equal size.",
         "several networks (Zhu and Gupta 2017, arXiv:1710.01878)",
         "GMP above the small dense network, not paired",
         _small_dense,
+    ),
+    Claim(
+        "averaged particles",
+        "SWAMP is better than iterative magnitude pruning with one network.",
+        "several networks and datasets, at all sparsities (Choi et al. 2023, "
+        "arXiv:2305.14852)",
+        "SWAMP above rewound tickets",
+        above("swamp", "tickets"),
+        (_costs("tickets"),),
+    ),
+    Claim(
+        "growth by topology",
+        "CHTs is better than RigL.",
+        "several networks at 90 % and more (Zhang et al. 2025, arXiv:2501.19107)",
+        "CHTs above RigL",
+        above("chts", "rigl"),
+        (_costs("rigl"),),
     ),
     Claim(
         "learning rate rewinding",

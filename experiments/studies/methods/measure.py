@@ -3,10 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 
 from experiments.studies import run_reader
 from experiments.studies.run_reader import Reader
+from jaxsparse import replicates
+from jaxsparse.analysis import soups
+from jaxsparse.analysis.similarity import Solution
+from jaxsparse.factory import instability
 
 
 def measure(reader: Reader, other: Callable[[str], Reader]) -> dict[str, Any]:
@@ -20,9 +25,69 @@ def measure(reader: Reader, other: Callable[[str], Reader]) -> dict[str, Any]:
       By seed: "accuracy" in percent, "kept", "effective" and "total", numbers of
       weights; "layers", the percentage of each layer that is kept, averaged; "curve"
       and "explored", accuracies and percentages of weights that were ever active, by
-      step; "training_flops", multiples of dense training, [] where unknown.
+      step; "training_flops", multiples of dense training, [] where unknown. Of a run
+      with particles, all but "curve" and "explored" are of the groups: accuracies are
+      those of `of_soups`, and training includes all particles.
     """
     del other
+    found = of_records(reader)
+    particles = reader.config["lottery"].get("particles", 1)
+    if particles == 1:
+        return found
+    grouped = {
+        name: found[name][::particles] for name in ("kept", "effective", "total")
+    }
+    flops = [
+        None if one is None else particles * one for one in found["training_flops"]
+    ]
+    return (
+        found
+        | grouped
+        | {"accuracy": of_soups(reader, particles), "each": found["accuracy"]}
+        | {"training_flops": flops[::particles]}
+    )
+
+
+def of_soups(reader: Reader, particles: int) -> list[float]:
+    """Measures the mean network of each group of particles.
+
+    The statistics of BatchNorm are estimated anew on training examples.
+
+    Args:
+      reader: a run that has ended.
+      particles: number of consecutive replicates in a group.
+
+    Returns:
+      Test accuracies in percent, one for each group.
+    """
+    functions, data = reader.functions(), reader.run.dataset
+    solutions = reader.solutions(reader.end(reader.config["lottery"]["levels"]))
+    batches = instability.re_estimated(functions, data.train.images).batches
+    of_batch = jax.jit(functions.statistics)
+    logits = instability.make_logits(functions, data.test.images)
+
+    def accuracy(group: Solution) -> float:
+        params = soups.average(group.params, group.masks)
+        stats = soups.batch_statistics(
+            lambda _, images: of_batch(params, images),
+            of_batch(params, batches[0]),
+            batches,
+        )
+        right = np.argmax(logits(params, stats), axis=-1) == data.test.labels
+        return 100 * float(np.mean(right))
+
+    return [
+        accuracy(replicates.stack(solutions[first : first + particles]))
+        for first in range(0, len(solutions), particles)
+    ]
+
+
+def of_records(reader: Reader) -> dict[str, Any]:
+    """Reads what is recorded of every replicate.
+
+    Args:
+      reader: a run that has ended.
+    """
     rows = reader.last()
     counts = [r for r in reader.last("mask_stats") if r.get("ever_active") is not None]
     explored = run_reader.table(

@@ -13,7 +13,8 @@ masks after every twentieth of training, up to three quarters of it (AC/DC after
 tenth); GraNet starts at 50 %, as in its paper; Top-KAST trains twice as many weights as
 it computes with, chosen every 100 updates; straight-through masks are chosen at every
 update. Tickets end at the sparsity of the other methods: after 7 levels, rewound to
-initialization, or for ResNet-8 after 3 or 4 levels, rewound to step 150.
+initialization, or for ResNet-8 after 3 or 4 levels, rewound to step 150. SWAMP has
+the same levels, with four particles in each of three groups.
 """
 
 from collections.abc import Iterator
@@ -55,11 +56,18 @@ SCALES = {
     "cifar": ("full",),
 }
 LEVELS = 7  # of iterative pruning, to exactly the sparsity of the other methods
+GROUPS, PARTICLES = 3, 4  # of SWAMP; each group ends in one network
 LEVELS_RESNET8 = {0.9: 3, 0.95: 3, 0.98: 4}
 # Dense networks with about as many weights: hidden sizes of 784-a-b-10, and channels of
 # ResNet-8, which has 8. Their numbers of weights are in the table of methods.
 SMALL = {0.95: (16, 29), 0.98: (6, 39)}
 SMALL_RESNET8 = {0.9: 3, 0.95: 2, 0.98: 1}
+# As in `configs/ntk_sap_mnist.py`.
+NTK_SAP = {
+    "sparse.pai_score": "ntk_sap",
+    "sparse.score_iterations": 20,
+    "sparse.score_batches": 5,
+}
 # Removes the sparse training of the recipe `random`.
 DENSE = {"sparse.method": "none", "sparse.sparsity": 0.9}
 
@@ -108,8 +116,12 @@ def _methods_resnet8(sparsity: float) -> Iterator[Method]:
     yield Method("random", "dense", static | {"sparse.distribution": "erk"})
     yield Method("snip", "dense", scored | {"sparse.pai_score": "snip"})
     yield Method("synflow", "dense", synflow)
+    yield Method("ntk_sap", "dense", static | NTK_SAP)
     yield Method("set", "set", at)
     yield Method("rigl", "rigl", at)
+    srigl = {"sparse.method": "srigl", "sparse.keep_neurons": ("head/*",)}
+    yield Method("srigl", "rigl", at | srigl)
+    yield Method("chts", "rigl", at | {"sparse.method": "chts"})
     yield Method("gmp", "gmp", at)
     yield Method(
         "ac_dc",
@@ -127,6 +139,12 @@ def _methods_resnet8(sparsity: float) -> Iterator[Method]:
         "lth",
         tickets | {"lottery.retrain": "learning_rate_rewind"},
     )
+    particles = {
+        "replicates": GROUPS * PARTICLES,
+        "lottery.particles": PARTICLES,
+        "lottery.dense_run": None,  # particles have their own orders of examples
+    }
+    yield Method("swamp", "lth", tickets | particles)
 
 
 def _at_length(data: str, scale: str) -> Iterator[Run]:

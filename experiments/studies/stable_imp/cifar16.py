@@ -11,13 +11,14 @@ Iterative pruning from initialization (Maene et al. 2021), eight levels of 20 %:
 - `stable`: with warm-up over half of training.
 
 Part 2 has both at other rates and batch sizes (`SETTINGS`), pruning at four levels of
-36 %, and repulsion and attraction there (`STRENGTHS`).
+36 %, and repulsion and attraction there (`STRENGTHS`). Part 3 has stability in longer
+training and in a wider network (`LARGER`): how sensitive the setting is.
 
 Before the thresholds were written, only dense networks and tickets of updates 0 and 150
 had been seen, without copies.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from experiments.studies.runs import Run
@@ -35,6 +36,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "batch_512": {"data.batch_size": 512},
     "batch_1024": {"data.batch_size": 1024},
 }
+LARGER: dict[str, dict[str, Any]] = {
+    "epochs_12": {"training.duration": "12ep"},
+    "epochs_30": {"training.duration": "30ep"},
+    "width_16": {"model.width": 16},
+}
 # Multiples of the published strengths; the claims are judged at the second.
 STRENGTHS = (1, 5, 25)
 _PARENT = {"instability.copies": 1, "instability.pairs": "parent"}
@@ -50,7 +56,7 @@ def runs() -> list[Run]:
     """Lists the runs, those that others start from first."""
     return [
         Run(f"{SETTING}_{name}", f"configs/{recipe}_cifar16.py", fields, part=part)
-        for part, listed in ((1, _first()), (2, _second()))
+        for part, listed in enumerate((_first(), _second(), _third()), start=1)
         for name, recipe, fields in listed
     ]
 
@@ -83,6 +89,12 @@ def _second() -> Iterator[tuple[str, str, dict[str, Any]]]:
         yield from _stability(f"_{name}", fields | few, (0, 150))
         if name != "warmup":
             yield f"pruned_{name}", "stable_imp", pruned | fields | few
+
+
+def _third() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Lists name, recipe and fields of part 3."""
+    for name, fields in LARGER.items():
+        yield from _stability(f"_{name}", fields | {"replicates": 3}, (0, 150))
 
 
 def _stability(
@@ -121,13 +133,45 @@ def label(variant: str) -> str:
     }
     if variant in words:
         return words[variant]
-    for name, fields in SETTINGS.items():
+    for name in (*SETTINGS, *LARGER):
         if variant.endswith(f"_{name}"):
-            value = next(iter(fields.values()))
-            setting = {"rate": "rate", "batch": "batches of"}.get(name.split("_")[0])
-            of = label(variant.removesuffix(f"_{name}"))
-            return f"{of}, {setting} {value}" if setting else f"{of}, warm-up"
+            return f"{label(variant.removesuffix(f'_{name}'))}, {label_setting(name)}"
     kind, _, number = variant.rpartition("_")
     if kind in ("repelled", "attracted"):
         return f"{kind}, {number} times the published strength"
     return f"{words.get(kind, kind)} {number}".strip() if kind else variant
+
+
+def label_setting(name: str) -> str:
+    """Returns the label of a setting.
+
+    Args:
+      name: a key of `SETTINGS` or `LARGER`; "" for the setting of part 1.
+    """
+    if name in ("", "warmup"):
+        return "warm-up" if name else "as in part 1"
+    kind, _, value = name.partition("_")
+    words = {"rate": "rate {}", "batch": "batches of {}", "epochs": "{} epochs"}
+    return (words | {"width": "width {}"})[kind].format(value)
+
+
+def of_settings(measured: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Arranges measurements by setting.
+
+    Args:
+      measured: measurements by variant.
+
+    Returns:
+      By setting, "" for that of part 1: the measurements of "dense", "k_0" and "k_150",
+      as far as they are there. Settings without any are left out.
+    """
+    roles = ("dense", *(f"k_{step}" for step in CONTROLLED))
+    found = {
+        name: {
+            role: measured[key]
+            for role in roles
+            if (key := f"{role}_{name}".removesuffix("_")) in measured
+        }
+        for name in ("", *SETTINGS, *LARGER)
+    }
+    return {name: entries for name, entries in found.items() if entries}

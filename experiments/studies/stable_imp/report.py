@@ -80,6 +80,7 @@ def section(
         tables.stability_frame(found),
         tables.onset_frame(found),
     )
+    settings = tables.settings_frame(found)
     solutions, cuts = tables.solutions_frame(found), tables.thresholds_frame(found)
     names = tables.all_runs(found)
     labels = {name: variants.label(name, setting, scale) for name in names}
@@ -117,11 +118,19 @@ def section(
                 "between copies that start at an update.",
                 tables.show_means(onset, ["test", "train", "l2", "different"], labels),
             ),
+            report_lib.Table(
+                "Other settings",
+                "Test accuracy in percent of dense networks and of tickets with 16 % "
+                "of the weights, by the step to which they are rewound; then the "
+                "instability in percentage points of copies from a step.",
+                tables.show_settings(settings),
+            ),
         ],
         frames={
             "rounds": levels,
             "stability": stability,
             "onset": onset,
+            "settings": settings,
             "solutions": solutions,
             "thresholds": cuts,
         },

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.studies import tables
+from experiments.studies.stable_imp.cifar16 import CONTROLLED, label_setting
 from jaxsparse.analysis import mode_connectivity
 
 Found = dict[str, Any]
@@ -92,6 +93,51 @@ def onset_frame(found: Found) -> pd.DataFrame:
         for line in found.get("onset", ())
     ]
     return tables.concat(parts)
+
+
+def settings_frame(found: Found) -> pd.DataFrame:
+    """Tabulates dense networks and tickets by setting: one row for each seed.
+
+    Returns:
+      Columns `setting`, `seed`, and for "dense", "k_0" and "k_150" (tickets by
+      rewinding step) the test accuracy in percent, `ROLE_percent`, and instabilities in
+      points, `ROLE_from_STEP`, of copies from a step; NaN where there are none.
+    """
+    rows = []
+    for setting, entries in found.get("settings", {}).items():
+        measures = {}
+        for role, entry in entries.items():
+            measures[f"{role}_percent"] = np.asarray(entry["ticket"], float)[:, -1]
+            for line in entry["onset"]:
+                values = np.asarray(line["instability"], float)
+                for step, column in zip(line["steps"], values.T, strict=True):
+                    if step in CONTROLLED:
+                        measures[f"{role}_from_{step}"] = column
+        frame = pd.DataFrame({name: pd.Series(of) for name, of in measures.items()})
+        frame.insert(0, "seed", range(len(frame)))
+        rows.append(frame.assign(setting=setting))
+    return tables.concat(rows)
+
+
+def show_settings(frame: pd.DataFrame) -> pd.DataFrame:
+    """Formats dense networks and tickets by setting.
+
+    Args:
+      frame: from `settings_frame`.
+    """
+    headings = {"dense": "Dense"} | {f"k_{k}": f"Tickets of {k}" for k in CONTROLLED}
+    columns = {
+        f"{words} (%)": (f"{role}_percent", 1, 2) for role, words in headings.items()
+    } | {
+        f"{words}, from {step}": (f"{role}_from_{step}", 1, 2)
+        for role, words in headings.items()
+        for step in CONTROLLED
+    }
+    there = {words: of for words, of in columns.items() if of[0] in frame}
+    shown = tables.means(frame, ["setting"], there)
+    if len(shown):
+        shown["setting"] = shown["setting"].map(label_setting)
+    return shown.rename(columns={"setting": "Setting"})
 
 
 def solutions_frame(found: Found) -> pd.DataFrame:

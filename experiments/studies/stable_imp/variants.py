@@ -197,9 +197,10 @@ def arrange(setting: str, scale: str, measured: Mapping[str, Any]) -> dict[str, 
       "variants": the runs that prune iteratively, "unstable" and "stable" among them;
       "penalty": these two with "repelled" and "attracted", whose rounds are the same;
       "warmup": runs that differ in warm-up only, "plain" and "warm"; "onset": lines of
-      instability by start; "rewound": runs of two levels by rewinding step.
+      instability by start; "rewound": runs of two levels by rewinding step; "settings":
+      runs of the same kinds by setting, see `cifar16.of_settings`.
     """
-    found: dict[str, Any] = {"warmup": {}, "rewound": {}}
+    found: dict[str, Any] = {"warmup": {}, "rewound": {}, "settings": {}}
     if setting == cifar16.SETTING:
         rewound = {f"k_{step}": step for step in cifar16.STARTS}
         pruned = {
@@ -210,6 +211,7 @@ def arrange(setting: str, scale: str, measured: Mapping[str, Any]) -> dict[str, 
         found["rewound"] = {
             step: measured[name] for name, step in rewound.items() if name in measured
         }
+        found["settings"] = cifar16.of_settings(measured)
         chosen = ("dense", *rewound)
         strength = cifar16.STRENGTHS[1]
         roles = {"stable_4": "stable", "unstable_4": "unstable"}

@@ -90,11 +90,21 @@ LOTTERY = Section(
         "finetune_length": Field(
             "10%", valid.DURATION, "Length of a level, for the retraining `finetune`."
         ),
+        "particles": Field(
+            1,
+            valid.integer(1, 2**20),
+            "Number of consecutive replicates that share initial weights and masks and "
+            "differ in the order of examples only (SWAMP). Each level prunes the mean "
+            "of their weights, and starts from it if `lottery.retrain` is not "
+            "`rewind` (sparse model soups). Divides `replicates`; reported standard "
+            "deviations are over particles and groups. 1 averages nothing.",
+        ),
         "controls": Field(
             (),
             valid.names_among(
                 *("reinitialized", "shuffled_layers", "shuffled_globally"),
-                *("random_mask", "dense_continued"),
+                *("random_mask", "random_magnitudes", "random_signs"),
+                "dense_continued",
                 example="('reinitialized', 'random_mask')",
             ),
             "Controls that are trained beside the ticket of each level.",

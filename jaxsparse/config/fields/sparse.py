@@ -180,6 +180,15 @@ SPARSE = Section(
             "Weights that `rigl` grows: those with the largest gradient, with the "
             "smallest gradient (`inverted`), or `random` ones.",
         ),
+        "first_exponent": Field(
+            1.0,
+            valid.number(0.0, 1000.0),
+            "Power of the importance of weights in proportion to which `chts` draws "
+            "those that stay, at step 0.",
+        ),
+        "last_exponent": Field(
+            3.0, valid.number(0.0, 1000.0), "The same power at `sparse.end_step`."
+        ),
         "min_salient": Field(
             0.3,
             valid.FRACTION,
@@ -220,7 +229,7 @@ SPARSE = Section(
         ),
         "schedule": Field(
             "cubic",
-            valid.one_of("cubic", "linear", "exponential"),
+            valid.one_of("cubic", "linear", "exponential", "sigmoid"),
             "How the sparsity of gradual methods increases.",
         ),
         "initial_sparsity": Field(

@@ -8,11 +8,19 @@ from typing import Any
 from jaxsparse import arguments
 from jaxsparse.transforms.update_schedules.steps import UpdateSchedule, update_steps
 
+
+def _logistic(progress: Fraction) -> Fraction:
+    """Computes a logistic curve from -6 to 6, scaled to run from 0 to 1."""
+    height = math.tanh(6 * float(progress) - 3) / math.tanh(3)
+    return min(max(Fraction((1 + height) / 2), Fraction(0)), Fraction(1))
+
+
 # From progress in [0, 1] to the fraction of the way from the initial to the final
 # sparsity. "exponential" is not here because it also depends on the two sparsities.
 SPARSITY_SCHEDULES: dict[str, Callable[[Fraction], Fraction]] = {
     "cubic": lambda progress: 1 - (1 - progress) ** 3,
     "linear": lambda progress: progress,
+    "sigmoid": _logistic,
 }
 
 
@@ -29,16 +37,18 @@ def gradual_sparsities(
     Let :math:`p` be the progress from `begin` (0) to `end` (1). Then "cubic" is
     :math:`s_f + (s_i - s_f)(1 - p)^3` and "linear" is :math:`s_i + (s_f - s_i) p`. The
     "exponential" schedule removes the same fraction of the remaining weights in equal
-    times: :math:`1 - (1 - s_i)^{1-p} (1 - s_f)^p`.
+    times: :math:`1 - (1 - s_i)^{1-p} (1 - s_f)^p`. The "sigmoid" schedule goes from
+    :math:`s_i` to :math:`s_f` by the logistic function of :math:`6 (2p - 1)`, scaled to
+    [0, 1].
 
     Args:
       update_schedule: the steps of the mask updates; must include its end
         (`include_end`).
       initial: sparsity before the first mask update, in [0, 1).
       final: sparsity after the last mask update, in [0, 1); reached exactly.
-      schedule: "cubic", "linear" or "exponential"; or a function of the progress in
-        [0, 1] that returns which fraction of the way from `initial` to `final` is done;
-        or a sequence with the sparsity after each mask update.
+      schedule: "cubic", "linear", "exponential" or "sigmoid"; or a function of the
+        progress in [0, 1] that returns which fraction of the way from `initial` to
+        `final` is done; or a sequence with the sparsity after each mask update.
 
     Returns:
       Exact fractions, one for each step in `update_steps`; the last one is `final`.
@@ -50,6 +60,10 @@ def gradual_sparsities(
     References:
       Zhu, Gupta. To prune, or not to prune: exploring the efficacy of pruning for model
       compression. 2017. arXiv:1710.01878, equation 1.
+      Zhang, Cerretti, Zhao, Wu, Liao, Michieli, Cannistraci. Brain network science
+      modelling of sparse neural networks enables Transformers and LLMs to perform as
+      fully connected. 2025. arXiv:2501.19107 ("sigmoid"; the constant 6 is from the
+      authors' code).
     """
     check_sparsity_schedule("schedule", schedule)
     steps = update_steps(update_schedule)

@@ -1,0 +1,45 @@
+"""Fields of linen modules that give the wanted widths are told from all others."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxsparse import compaction, masks
+
+
+class Particular(nn.Module):
+    """Refuses values of its fields, as users' classes may, and ignores others."""
+
+    widths: Any = None
+    parts: int = 3
+    even: int = 4
+    units: int = 5
+    unused: int = 7
+    negative: bool = False
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.widths or self.parts != 3:
+            raise ValueError("expected 3 parts, and no widths")
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        if self.even % 2:
+            raise ValueError("expected an even number")
+        x = nn.relu(nn.Dense(self.units, name="hidden")(x))
+        x = nn.relu(nn.Dense(self.even, name="even")(x))
+        return nn.Dense(2, name="head")(-x if self.negative else x)
+
+
+def test_fields_that_cannot_change_are_left_out() -> None:
+    module, x = Particular(), jnp.zeros((1, 4))
+    shapes = jax.eval_shape(module.init, jax.random.key(0), x)
+    variables = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.5), shapes)
+    active = masks.ones(variables["params"])
+    active["even"]["kernel"] = active["even"]["kernel"].at[1].set(False)
+    small = compaction.compact_linen(module, variables, active, x)
+    assert small.module == Particular(units=4)
+    assert small.params["params"]["hidden"]["kernel"].shape == (4, 4)

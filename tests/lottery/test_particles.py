@@ -1,0 +1,126 @@
+"""SWAMP: particles of one mask, their averages, and soups of them."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from helpers import tiny
+
+import jaxsparse
+from jaxsparse import config as config_lib
+from jaxsparse import masks, transforms
+from jaxsparse.analysis import soups
+from jaxsparse.lottery import imp, particles, tickets
+from jaxsparse.stages import end_name
+from jaxsparse.training import state as state_lib
+
+pytestmark = pytest.mark.keys_used_once
+
+GROUPS = {
+    "replicates": 4,
+    "lottery.particles": 2,
+    "lottery.levels": 1,
+    "lottery.controls": ("random_signs",),
+    "lottery.retrain": "learning_rate_rewind",
+}
+
+
+def test_groups_share_keys_of_weights_and_masks_only() -> None:
+    made = state_lib.make_seeds(init=1, data=2, masks=3, replicates=6, particles=3)
+    alone = state_lib.make_seeds(init=1, data=2, masks=3, replicates=6)
+    for name, groups in (("init", 3), ("masks", 3), ("data", 1)):
+        found, plain = (
+            np.asarray(jax.random.key_data(getattr(seeds, name)))
+            for seeds in (made, alone)
+        )
+        np.testing.assert_array_equal(found, plain[np.arange(6) // groups])
+
+
+def test_levels_prune_and_start_from_the_mean_of_a_group(tmp_path: Path) -> None:
+    made = tiny.train(tmp_path, GROUPS)
+    dense, level = (stage for stage in tiny.stages(made) if stage.variant == "ticket")
+    end = tiny.load(tmp_path, end_name(dense), made)
+    means = particles.average(end.params, particles=2)
+    for name, leaf in means["dense1"].items():
+        first = np.asarray(end.params["dense1"][name], np.float64)
+        np.testing.assert_allclose(
+            leaf[0], first[:2].mean(axis=0), rtol=1e-5, atol=1e-7
+        )
+        assert np.array_equal(leaf[0], leaf[1]) and not np.array_equal(leaf[0], leaf[2])
+        assert not np.array_equal(first[0], first[1])  # other orders of the examples
+    chosen = tickets.load_level(tmp_path / "tickets", 1, made.task.masks, replicates=4)
+    ones = jax.tree.map(lambda leaf: jnp.ones((4, *leaf.shape), bool), made.task.masks)
+    wanted = imp.prune(
+        means, ones, level=1, rule=made.plan.rule, keys=made.seeds.masks, scores=None
+    )
+    tiny.check_equal(chosen, wanted)
+    opened = jaxsparse.load(tmp_path)
+    start = opened.start_params(1, None)
+    tiny.check_equal(start, masks.apply(chosen, means))
+    turned = opened.start_params(1, None, variant="random_signs")
+    for name in ("dense1", "dense2"):
+        there, was = turned[name]["kernel"], start[name]["kernel"]
+        np.testing.assert_array_equal(abs(there), abs(was))
+        assert 0.4 < np.mean((there == was)[np.asarray(was) != 0]) < 0.6
+    # The particles that were trained from there make a soup.
+    last = tiny.load(tmp_path, end_name(level), made)
+    group = jax.tree.map(lambda leaf: leaf[:2], (last.params, chosen))
+    soup = soups.average(*group)
+    kernels = np.asarray(last.params["dense1"]["kernel"], np.float64)[:2]
+    np.testing.assert_allclose(
+        soup["dense1"]["kernel"], kernels.mean(axis=0), rtol=1e-5, atol=1e-7
+    )
+    outside = ~np.asarray(chosen["dense1"]["kernel"][0])
+    assert not np.asarray(soup["dense1"]["kernel"])[outside].any()
+    assert transforms.get_masks(last.opt_state)["dense1"]["kernel"].shape[0] == 4
+    with pytest.raises(ValueError, match="masks: dense1/kernel: expected one mask"):
+        soups.average(last.params, chosen)
+
+
+class Normed(nn.Module):
+    @nn.compact
+    def __call__(self, x: Any, *, momentum: float = 0.9) -> Any:
+        for width in (4, 3):
+            x = nn.Dense(width)(x)
+            x = nn.BatchNorm(use_running_average=False, momentum=momentum)(x)
+            x = nn.relu(x)
+        return x
+
+
+def test_statistics_of_batch_norm_are_means_over_batches() -> None:
+    batches = jnp.asarray(np.random.default_rng(0).normal(size=(5, 16, 6)), jnp.float32)
+    variables = Normed().init(jax.random.key(0), batches[0])
+
+    def update(stats: Any, batch: Any, momentum: float = 0.9) -> Any:
+        state = {"params": variables["params"], "batch_stats": stats}
+        changed = Normed().apply(
+            state, batch, momentum=momentum, mutable=["batch_stats"]
+        )
+        return changed[1]["batch_stats"]
+
+    stats = variables["batch_stats"]
+    found = jax.jit(lambda b: soups.batch_statistics(update, stats, b))(batches)
+    # Without momentum, the new statistics are those of the batch.
+    each = [update(stats, batch, 0.0) for batch in batches]
+    wanted = jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *each)
+    for got, mean in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(got, mean, rtol=2e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"replicates": 3},
+        {"lottery.levels": 0},
+        {"lottery.dense_run": "dense"},
+    ],
+    ids=str,
+)
+def test_particles_that_make_no_groups_are_refused(fields: dict[str, Any]) -> None:
+    c = tiny.config({"replicates": 4, "lottery.particles": 2} | fields)
+    with pytest.raises(ValueError, match=r"config\.lottery\.particles: expected"):
+        config_lib.validate(c)
