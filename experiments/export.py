@@ -3,6 +3,7 @@
     python experiments/export.py RUNDIR --format=safetensors --out=ticket.safetensors
     python experiments/export.py RUNDIR --format=torch --out=ticket.pt
     python experiments/export.py RUNDIR --format=onnx --out=ticket.onnx --level=3
+    python experiments/export.py RUNDIR --format=onnx --out=small.onnx --compact
 
 RUNDIR is a run directory of train.py, finished or not. The formats are:
 
@@ -12,6 +13,9 @@ RUNDIR is a run directory of train.py, finished or not. The formats are:
     torch        a state dict for torch.load, or, with --out=NAME.safetensors, the same
                  tensors for safetensors
     onnx         the whole network in inference mode, compared with ONNX Runtime
+
+With --compact, the network is exported without the neurons and channels that contribute
+nothing (`jaxsparse.compaction`); its outputs are the same.
 
 Needs neither the dataset of the run nor an accelerator.
 """
@@ -49,6 +53,9 @@ _REPLICATE = flags.DEFINE_integer(
 _VARIANT = flags.DEFINE_string("variant", "ticket", "the ticket, or a control")
 _MASKS = flags.DEFINE_bool(
     "masks", False, "with --format=torch: weight_orig and weight_mask (torch prune)"
+)
+_COMPACT = flags.DEFINE_bool(
+    "compact", False, "without neurons and channels that contribute nothing"
 )
 
 
@@ -139,26 +146,33 @@ def write(run: Any, out: Path) -> tuple[int, int]:
     """
     import jax
 
-    from jaxsparse import export
+    from jaxsparse import compaction, export
 
     what = {"level": _LEVEL.value, "replicate": _REPLICATE.value}
     what["variant"] = _VARIANT.value
-    variables, ticket = run.variables(**what), run.masks(**what)
+    variables, ticket, model = run.variables(**what), run.masks(**what), run.model()
+    dense = sum(leaf.nbytes for leaf in jax.tree.leaves(variables))
+    images = run.example_images()
+    if _COMPACT.value:
+        small = compaction.compact_run(run, images[:1], **what)
+        variables, ticket, model = small.params, small.masks, small.module
+        print(
+            "compaction: {:,} of {:,} parameters stay".format(
+                *small.report.parameters[::-1]
+            )
+        )
     variables = {
         name: tree for name, tree in variables.items() if jax.tree.leaves(tree)
     }
-    dense = sum(leaf.nbytes for leaf in jax.tree.leaves(variables))
     kind = _FORMAT.value
     if kind in ("safetensors", "dense"):
         packed = kind == "safetensors"
         masks = {"params": ticket}
         return export.safetensors(out, variables, masks, packed=packed), dense
-    images = run.example_images()
     if kind == "torch":
-        given = (run.model(), variables, ticket if _MASKS.value else None)
+        given = (model, variables, ticket if _MASKS.value else None)
         _write_torch(out, given, channels=images.shape[-1])
         return out.stat().st_size, dense
-    model = run.model()
 
     def apply(variables: Any, x: jax.Array) -> jax.Array:
         return model.apply(variables, x, train=False)

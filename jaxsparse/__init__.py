@@ -119,6 +119,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
         multihost as multihost,
         npz_files as npz_files,
         old_names as old_names,
+        predict as predict,
         prune as prune,
         replicates as replicates,
         reports as reports,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxsparse import coupling
+from jaxsparse import coupling, flops
 from jaxsparse.types import Params
 
 X = jnp.ones((2, 4))
@@ -207,4 +207,6 @@ def test_multiply_adds_of_loops_and_convolutions() -> None:
         )
 
     params = shapes(a=(4, 4), k=(3, 1, 7))
-    assert coupling.multiply_adds(apply, params, X) == 5 * 2 * 16 + 2 * 4 * 3 * 7
+    found = flops.macs(apply, params, X)
+    assert found == ({"a": 5 * 2 * 16, "k": 2 * 4 * 3 * 7}, 0)
+    assert found.total == 5 * 2 * 16 + 2 * 4 * 3 * 7

@@ -36,7 +36,7 @@ def describe(argv: Sequence[str]) -> dict[str, Any]:
         "devices": f"{len(kinds)} x {kinds[0]}",
         "processor": f"{_processor()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {name: version(name) for name in PACKAGES},
         "matmul_precision": str(jax.config.jax_default_matmul_precision or "default"),
         "load_at_start": load(),
     }
@@ -56,7 +56,12 @@ def _processor() -> str:
     return match.group(1) if match else platform.machine()
 
 
-def _version(package: str) -> str:
+def version(package: str) -> str:
+    """Returns the version of a package, or words for a package without one.
+
+    Args:
+      package: name of the package.
+    """
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -47,7 +47,11 @@ class Table(NamedTuple):
 
 
 def interleave(
-    jobs: Mapping[Name, Job], *, seconds: float, repetitions: int
+    jobs: Mapping[Name, Job],
+    *,
+    seconds: float,
+    repetitions: int,
+    pause: float | None = None,
 ) -> dict[Name, list[float]]:
     """Times jobs in turns.
 
@@ -56,23 +60,27 @@ def interleave(
       seconds: time for each job over all repetitions. At least one call a repetition
         is made.
       repetitions: number of turns of each job.
+      pause: seconds before each turn; None for `PAUSE`.
 
     Returns:
       The rates of each job in work per second, one a repetition.
     """
     calls = {}
+    pause = PAUSE if pause is None else pause
     for name, job in jobs.items():
         job.run(1)  # compiles
-        calls[name] = max(1, round(seconds / repetitions / _elapsed(job, 1)))
+        calls[name] = max(1, round(seconds / repetitions / _elapsed(job, 1, pause)))
     rates: dict[Name, list[float]] = {name: [] for name in jobs}
     for _ in range(repetitions):
         for name, job in jobs.items():
-            rates[name].append(calls[name] * job.work / _elapsed(job, calls[name]))
+            rates[name].append(
+                calls[name] * job.work / _elapsed(job, calls[name], pause)
+            )
     return rates
 
 
-def _elapsed(job: Job, calls: int) -> float:
-    time.sleep(PAUSE)
+def _elapsed(job: Job, calls: int, pause: float) -> float:
+    time.sleep(pause)
     start = time.perf_counter()
     job.run(calls)
     return time.perf_counter() - start

@@ -136,13 +136,21 @@ def difference(
                     if batch is None:
                         raise
                     break  # The network does not run with other batch sizes.
-                gap = _gap(outputs, new(*inputs))
+                gap = gap_of(outputs, new(*inputs))
                 worst = max(worst[0], gap[0]), max(worst[1], gap[1])
     return worst
 
 
-def _gap(first: Any, second: Any) -> tuple[float, float]:
-    """Returns the largest absolute and relative difference of two trees."""
+def gap_of(first: Any, second: Any) -> tuple[float, float]:
+    """Compares two trees of outputs.
+
+    Args:
+      first: tree of arrays.
+      second: tree of arrays to compare with it.
+
+    Returns:
+      The largest absolute and relative difference, as `difference` does.
+    """
     if jax.tree.structure(first) != jax.tree.structure(second):
         return np.inf, np.inf
     worst = 0.0, 0.0

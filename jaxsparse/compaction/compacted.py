@@ -7,12 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsparse import arguments, tree
+from jaxsparse import arguments, flops, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.compaction import cutting, decisions, removed_units, verified
 from jaxsparse.compaction.cutting import Cuts
 from jaxsparse.coupling.groups import LeafAxis, groups_of
-from jaxsparse.coupling.multiply_adds import count
 from jaxsparse.coupling.program import trace
 from jaxsparse.types import Masks
 
@@ -26,8 +25,8 @@ class Report(NamedTuple):
 
     Attributes:
       parameters: numbers of floating parameters before and after; pruned weights count.
-      multiply_adds: multiply-adds of matrix products and convolutions for the example,
-        before and after.
+      multiply_adds: multiply-adds for the example before and after, from `flops.macs`;
+        None if a `while` loop makes their number unknown.
       bytes: bytes of all leaves before and after.
       removed: removed indices by leaf and axis.
       folded: leaves that took up what constant units emitted.
@@ -38,7 +37,7 @@ class Report(NamedTuple):
     """
 
     parameters: tuple[int, int]
-    multiply_adds: tuple[int, int]
+    multiply_adds: tuple[int, int] | None
     bytes: tuple[int, int]
     removed: Cuts
     folded: tuple[str, ...]
@@ -151,7 +150,7 @@ def run(
       prefix: what precedes the names of `masks` in `params`.
     """
     inputs = jax.tree.map(_as_array, inputs)
-    active = _masked(params, masks, prefix)
+    active = masked(params, masks, prefix)
     program = trace(apply, active, *inputs)
     network = decisions.analyze(program, tree.named_leaves(active))
     trial = verified.Trial(network, apply, active, inputs, rebuild)
@@ -161,7 +160,7 @@ def run(
     small = trial.smaller if cuts else trial.whole
     report = Report(
         (cutting.size(active), cutting.size(small.params)),
-        (count(program), count(small.program)),
+        _multiply_adds((apply, active), (small.apply, small.params), inputs),
         (cutting.num_bytes(active), cutting.num_bytes(small.params)),
         cuts,
         tuple(decision.corrections),
@@ -175,12 +174,32 @@ def run(
     return Compacted(small.params, smaller_masks, report, small.apply)
 
 
+def _multiply_adds(
+    whole: tuple[Apply, Any], small: tuple[Apply, Any], inputs: tuple[Any, ...]
+) -> tuple[int, int] | None:
+    """Counts the multiply-adds of two networks; None if they depend on the inputs."""
+    try:
+        found = [flops.macs(apply, params, *inputs) for apply, params in (whole, small)]
+    except ValueError:  # a `while` loop
+        return None
+    return found[0].total, found[1].total
+
+
 def _as_array(leaf: Any) -> Any:
     return leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
 
 
-def _masked(params: Any, masks: Masks, prefix: str) -> Any:
-    """Sets weights outside the masks to zero; raises ValueError for wrong masks."""
+def masked(params: Any, masks: Masks, prefix: str = "") -> Any:
+    """Sets weights outside the masks to zero.
+
+    Args:
+      params: all leaves of a network.
+      masks: masks of some of them.
+      prefix: what precedes the names of `masks` in `params`.
+
+    Raises:
+      ValueError: if masks are not boolean or fit no leaf.
+    """
     masks_lib.check_boolean(masks, remedy="make masks with `masks.ones`")
     known = {prefix + name: mask for name, mask in tree.named_leaves(masks).items()}
     leaves = tree.named_leaves(params)

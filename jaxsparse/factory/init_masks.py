@@ -15,7 +15,7 @@ from jaxsparse import config as config_lib
 from jaxsparse import connectivity, fan_axes, losses, prune, replicates
 from jaxsparse import masks as masks_lib
 from jaxsparse.data.dataset import Dataset
-from jaxsparse.factory import methods
+from jaxsparse.factory import coupled_masks, methods
 from jaxsparse.factory import scores as scores_lib
 from jaxsparse.factory.durations import config_context
 from jaxsparse.lottery import controls
@@ -35,6 +35,7 @@ def check(config: ConfigDict) -> None:
       ValueError: if a name is unknown, an option would have no effect, or two options
         exclude each other; the message names the config field.
     """
+    coupled_masks.check(config)
     c = config.sparse
     spec = config_lib.SCORES.find(c.pai_score)
     if c.regrow and c.score_iterations == 1:
@@ -96,6 +97,8 @@ def check_masks(
     """
     c = config.sparse
     if c.method != "static" or config.warm_start.masks:
+        return
+    if coupled_masks.is_chosen(config):  # fits every network
         return
     choose = functools.partial(
         prune.prune,
@@ -173,7 +176,11 @@ def make_init_masks(
             scorer = scores_lib.make_score_inputs(
                 config, spec, dataset, model, task, own_stats, own_seeds
             )
-            masks = _choose(config, weights, scorer, (*c.dense, *dense), axes)
+            if coupled_masks.is_chosen(config):
+                variables = {"params": weights, "batch_stats": own_stats}
+                masks = coupled_masks.choose(config, model, variables, scorer)
+            else:
+                masks = _choose(config, weights, scorer, (*c.dense, *dense), axes)
             masks = _ablate(masks, weights, scorer, c, own_seeds.masks)
             if c.prune_disconnected:
                 apply = functools.partial(scorer.network, train=False)

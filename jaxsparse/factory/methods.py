@@ -21,6 +21,7 @@ from jaxsparse.factory.durations import Durations, config_context
 from jaxsparse.training.optimizers import LearningRate
 
 log = logging.getLogger(__name__)
+COUPLED = "coupled_channels"  # a structure of several layers; see `coupled_masks`
 
 
 def sr_ste(
@@ -153,16 +154,15 @@ def read_structure(text: str | None) -> select.Structure | None:
     """Converts the structure of a config.
 
     Args:
-      text: "groups 4", "blocks 4x4", "channels" or "fan_in"; None for unstructured
-        sparsity.
+      text: "groups 4", "blocks 4x4", "channels", "fan_in", `COUPLED`; or None.
 
     Returns:
-      The structure; None for unstructured sparsity.
+      The structure; None for unstructured sparsity, and for `COUPLED`.
 
     Raises:
       ValueError: if the text has none of these forms.
     """
-    if text is None:
+    if text in (None, COUPLED):
         return None
     groups = re.fullmatch(r"groups (\d+)", text)
     blocks = re.fullmatch(r"blocks (\d+)x(\d+)", text)
@@ -175,8 +175,8 @@ def read_structure(text: str | None) -> select.Structure | None:
     if text == "fan_in":
         return select.fan_in()
     raise ValueError(
-        "structure: expected a form such as 'groups 4', 'blocks 4x4', 'channels' or "
-        f"'fan_in', got {text!r}"
+        "structure: expected a form such as 'groups 4', 'blocks 4x4', 'channels', "
+        f"{COUPLED!r} or 'fan_in', got {text!r}"
     )
 
 

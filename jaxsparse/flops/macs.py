@@ -24,6 +24,11 @@ class Macs(NamedTuple):
     layers: Mapping[str, int]
     other: int
 
+    @property
+    def total(self) -> int:
+        """Returns all multiply-adds."""
+        return sum(self.layers.values()) + self.other
+
 
 class _Origin(NamedTuple):
     """What a value is computed from: names of leaves, and whether from an input too."""

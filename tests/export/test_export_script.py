@@ -1,5 +1,6 @@
 """The script experiments/export.py, on a run trained for the test."""
 
+import re
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -10,7 +11,13 @@ from helpers import commands, tiny
 import jaxsparse
 from jaxsparse import export, masks, tree
 
-SMALL = {"model.features": (12, 8), "training.duration": "1ep", "lottery.levels": 1}
+# So few weights remain after a level that some of the first neurons have none.
+SMALL = {
+    "model.features": (12, 8),
+    "lottery.fraction": 0.97,
+    "training.duration": "1ep",
+    "lottery.levels": 1,
+}
 SMALL |= {"schedule.milestones": ("4step",), "lottery.controls": ()}
 
 
@@ -29,9 +36,9 @@ def ran(root: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> R
     """The written file, the lines and the exit code of each command."""
     out = tmp_path_factory.mktemp("files")
     words = {"safetensors": ["--replicate=1"], "torch": ["--masks", "--level=1"]}
-    words |= {"onnx": [], "missing": ["--level=7"]}
-    formats = {"torch": "torch", "onnx": "onnx"}
-    endings = {"torch": "pt", "onnx": "onnx"}
+    words |= {"onnx": [], "missing": ["--level=7"], "small": ["--compact"]}
+    formats = {"torch": "torch", "onnx": "onnx", "small": "onnx"}
+    endings = {"torch": "pt", "onnx": "onnx", "small": "onnx"}
     files = {n: out / f"{n}.{endings.get(n, 'safetensors')}" for n in words}
     listed = [
         [
@@ -84,3 +91,20 @@ def test_onnx_file_of_a_run(folder: Path, ran: Ran) -> None:
     ours = run.model().apply(run.variables(), jnp.asarray(x), train=False)
     np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-5)
     assert masks.sparsity(run.masks()) > 0
+
+
+def test_compacted_onnx_file_of_a_run(folder: Path, ran: Ran) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime", reason="extra export")
+    onnx = pytest.importorskip("onnx", reason="extra export")
+    out, lines, code = ran["small"]
+    assert code == 0, lines
+    found = re.fullmatch(r"compaction: (\S+) of (\S+) parameters stay", lines[-2])
+    assert found and found[2] == "974"  # 64-12-8-10 with biases
+    stay = int(found[1].replace(",", ""))
+    sizes = [int(np.prod(each.dims)) for each in onnx.load(str(out)).graph.initializer]
+    assert stay < 974 and stay <= sum(sizes) < 974
+    x = np.random.default_rng(0).normal(size=(6, 8, 8, 1)).astype(np.float32)
+    (theirs,) = onnxruntime.InferenceSession(str(out)).run(None, {"input_0": x})
+    run = jaxsparse.load(folder)
+    ours = run.model().apply(run.variables(), jnp.asarray(x), train=False)
+    np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-5)

@@ -103,7 +103,10 @@ SPARSE = Section(
             None,
             valid.optional(valid.NAME),
             "Structured sparsity: `groups 4` (N:M sparsity with M = 4), `blocks 4x4`, "
-            "`channels` or `fan_in`. None prunes single weights.",
+            "`channels` or `fan_in`; with the method `static` also `coupled_channels`, "
+            "which removes the fraction `sparsity` of the units of each group from all "
+            "layers that share them: `compaction` then makes the network smaller. "
+            "None prunes single weights.",
         ),
         "pai_score": Field(
             "random",

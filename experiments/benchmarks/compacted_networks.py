@@ -1,0 +1,150 @@
+"""Networks trained by short runs, and their sizes and times before and after."""
+
+import functools
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+import jaxsparse
+from configs import gmp_cifar16, lth_mnist, rigl_mnist
+from experiments.benchmarks import inference, timing
+from experiments.benchmarks.timing import Job
+from jaxsparse import compaction, export, masks
+
+BATCHES = (1, 256)
+Row = dict[str, Any]
+
+
+def _short(config: ConfigDict, name: str, duration: str) -> ConfigDict:
+    """One seed, and no checkpoints on the way."""
+    config.name, config.replicates = name, 1
+    config.training.duration = duration
+    config.evaluation.every = duration
+    config.run.checkpoint_every = None
+    config.run.tensorboard = False
+    return config
+
+
+def _ticket() -> ConfigDict:
+    config = _short(lth_mnist.get_config(), "ticket", "500step")
+    config.lottery.levels, config.lottery.controls = 18, ()  # 0.8**18 = 1.8 %
+    return config
+
+
+def _gradual(sparsity: float) -> ConfigDict:
+    config = _short(gmp_cifar16.get_config(), f"gmp_{sparsity}", "400step")
+    config.sparse.sparsity = sparsity
+    return config
+
+
+def _fan_in() -> ConfigDict:
+    config = _short(rigl_mnist.get_config(), "fan_in", "1000step")
+    config.sparse.structure, config.sparse.sparsity = "fan_in", 0.98
+    config.sparse.update_every = "100step"
+    return config
+
+
+def _channels() -> ConfigDict:
+    config = _short(gmp_cifar16.get_config(), "channels", "400step")
+    config.sparse.method, config.sparse.pai_score = "static", "magnitude"
+    config.sparse.structure, config.sparse.sparsity = "coupled_channels", 0.5
+    config.sparse.distribution = None
+    config.sparse.update_every = None
+    config.sparse.begin_step = config.sparse.end_step = None
+    return config
+
+
+NETWORKS = {
+    "LeNet-300-100, ticket of level 18, 500 steps a level": _ticket,
+    "ResNet-8 at 16x16, GMP to 90 %, 400 steps": functools.partial(_gradual, 0.9),
+    "ResNet-8 at 16x16, GMP to 95 %, 400 steps": functools.partial(_gradual, 0.95),
+    "ResNet-8 at 16x16, GMP to 98 %, 400 steps": functools.partial(_gradual, 0.98),
+    "LeNet-300-100, RigL with constant fan-in at 98 %, 1,000 steps": _fan_in,
+    "ResNet-8 at 16x16, half of the coupled channels at initialization, 400 steps": (
+        _channels
+    ),
+}
+
+
+def train(name: str, workdir: Path, data_dir: str) -> Any:
+    """Trains a network, or opens its run if it has ended.
+
+    Args:
+      name: a key of `NETWORKS`.
+      workdir: folder of the runs.
+      data_dir: folder of prepared datasets.
+    """
+    config = NETWORKS[name]()
+    config.data.dir = data_dir
+    return jaxsparse.run(config, workdir / config.name)
+
+
+def measure(name: str, run: Any, *, seconds: float) -> Row:
+    """Compacts a trained network, exports it, and times both networks in turns.
+
+    Args:
+      name: its name on the page.
+      run: its run.
+      seconds: time for each network and batch size.
+    """
+    images = run.example_images()[:1]
+    variables = run.variables()
+    small = compaction.compact_run(run, images)
+    before, after = small.report.parameters
+    row: Row = {"network": name, "sparsity": masks.sparsity(run.masks())}
+    row |= {"parameters": before, "parameters_after": after}
+    counts = small.report.multiply_adds or (0, 0)
+    row |= dict(zip(("macs", "macs_after"), counts, strict=True))
+    row["difference"] = small.report.difference
+    row |= _files(small, images)
+    for batch in BATCHES:
+        shape = (batch, *images.shape[1:])
+        x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        jobs = {
+            key: _job(module, leaves, x)
+            for key, module, leaves in (
+                ("before", run.model(), variables),
+                ("after", small.module, small.params),
+            )
+        }
+        rates = timing.interleave(
+            jobs, seconds=seconds, repetitions=inference.TURNS, pause=inference.PAUSE
+        )
+        for key, each in timing.milliseconds(rates).items():
+            row[f"ms_{batch}_{key}"] = timing.format_spread(each, 3)
+        ratios = timing.ratios(rates["after"], rates["before"])
+        row[f"ratio_{batch}"] = timing.format_spread(ratios, 2)
+    return row
+
+
+def _job(module: Any, variables: Any, x: np.ndarray) -> Job:
+    """The forward pass compiled by XLA."""
+    program = jax.jit(functools.partial(module.apply, train=False))
+    weights = jax.device_put(variables)
+
+    def repeat(count: int) -> None:
+        for _ in range(count):
+            np.asarray(program(weights, x))
+
+    return Job(repeat, 1)
+
+
+def _files(small: compaction.Compacted, images: Any) -> Row:
+    """Writes the compacted network as ONNX and safetensors, and returns the sizes.
+
+    `export.onnx` raises an error if ONNX Runtime computes other outputs than JAX, and
+    the packed file is read again and compared.
+    """
+    apply = jax.jit(functools.partial(small.module.apply, train=False))
+    given = {k: v for k, v in small.params.items() if jax.tree.leaves(v)}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "small.safetensors"
+        packed = export.safetensors(path, given, {"params": small.masks})
+        loaded = export.from_safetensors(path, given)
+        jax.tree.map(np.testing.assert_array_equal, loaded.params, given)
+        size = export.onnx(Path(folder) / "small.onnx", apply, given, images)
+    return {"onnx_bytes": size, "safetensors_bytes": packed}

@@ -1,0 +1,87 @@
+"""Variants: tickets with their own and with newly drawn signs and magnitudes.
+
+ResNet-8 on CIFAR-10 at 16x16 pixels, 5 seeds, two levels that each remove 60 % of the
+weights. Here tickets need rewinding: rewound to step 150 they train as well as the
+dense network, rewound to initialization they do not.
+
+- `dense`: the dense network of all tickets.
+- `k_K`: tickets that are rewound to step K, and controls of the last level, which keep
+  the masks and the signs (`random_magnitudes`), the masks and the magnitudes
+  (`random_signs`), the masks (`reinitialized`), or the weights with masks that are
+  shuffled within layers (`shuffled_layers`).
+- `plain` and `sign_in`: the masks of the tickets of `k_150` with weights of other
+  initial seeds, trained as usual and by Sign-In, which lets signs change.
+
+Scale `quick` trains 30 steps with 2 seeds. The other scales have no runs.
+"""
+
+from typing import Any
+
+from experiments.studies.runs import Run
+from jaxsparse import stages
+
+SETTING = "resnet8"
+SETTINGS = (SETTING,)
+LEVELS = 2
+STARTS = (0, 150)  # rewinding steps
+CONTROLS = ("random_magnitudes", "random_signs", "reinitialized", "shuffled_layers")
+LABELS = {
+    "ticket": "masks, signs and magnitudes",
+    "random_magnitudes": "masks and signs",
+    "random_signs": "masks and magnitudes",
+    "reinitialized": "masks",
+    "shuffled_layers": "signs and magnitudes, masks shuffled",
+}
+
+
+def of_setting(setting: str, scale: str) -> list[Run]:
+    """Lists the runs of the setting, those that others start from first.
+
+    Args:
+      setting: `SETTING`.
+      scale: one of `studies.SCALES`.
+    """
+    if scale not in ("quick", "cifar16"):
+        return []
+    preset, late = ("", 150) if scale == "cifar16" else (":quick", 3)
+    tickets, dense = f"configs/lth_cifar16.py{preset}", f"{setting}_dense"
+    shared = {"data.reshuffle_each_level": True, "analysis.save_at": (f"{late}step",)}
+    listed = [Run(dense, f"configs/dense_cifar16.py{preset}", shared)]
+    for start, step in zip(STARTS, (0, late), strict=True):
+        fields: dict[str, Any] = {
+            "lottery.rewind": f"{step}step",
+            "lottery.controls": CONTROLS,
+            "lottery.dense_run": f"../{dense}",
+        }
+        listed.append(Run(f"{setting}_k_{start}", tickets, fields))
+    given: dict[str, Any] = {
+        "sparse.method": "static",
+        "sparse.sparsity": 0.84,
+        "warm_start.run": f"../{setting}_k_{STARTS[-1]}",
+        "warm_start.masks": stages.level_end(LEVELS, levels=LEVELS),
+        "seeds.init": 1,
+    }
+    # As in `configs/sign_in_mnist.py`: until half of training, every second epoch.
+    sign_in = {
+        "sparse.reparameterization": "sign_in",
+        "sparse.rescale_every": "780step" if scale == "cifar16" else "10step",
+        "sparse.rescale_until": "50%",
+    }
+    recipe = f"configs/dense_cifar16.py{preset}"
+    listed.append(Run(f"{setting}_plain", recipe, given))
+    listed.append(Run(f"{setting}_sign_in", recipe, given | sign_in))
+    return listed
+
+
+def label(variant: str) -> str:
+    """Returns the label of a run.
+
+    Args:
+      variant: its name, without that of the setting.
+    """
+    names = {
+        "dense": "dense",
+        "plain": "masks of step 150, other weights",
+        "sign_in": "masks of step 150, other weights, Sign-In",
+    }
+    return names.get(variant, f"rewound to step {variant.removeprefix('k_')}")
