@@ -179,7 +179,7 @@ def test_the_loss_is_the_mean_over_the_whole_batch(plain: Plain) -> None:
             rtol=1e-3,
             atol=1e-7,
         )
-    assert int(tally.examples) == 6
+    assert int(tally.predictions) == 6
 
 
 def test_smoothing_changes_the_gradient_and_the_tally(plain: Plain) -> None:
@@ -262,7 +262,7 @@ def test_evaluation_counts_no_padding_and_smooths_nothing(plain: Plain) -> None:
     labels[[1, 4]] = -1
     tally = eval_step(state, IMAGES, jnp.asarray(labels))
     real = labels >= 0
-    assert int(tally.examples) == 4
+    assert int(tally.predictions) == 4
     assert int(tally.correct) == right[real].sum()
     np.testing.assert_allclose(tally.loss, each[real].sum(), rtol=1e-5)
 
@@ -276,4 +276,4 @@ def test_telling_examples_apart_changes_nothing_else(plain: Plain) -> None:
     right = np.argmax(logits, axis=-1) == LABELS
     np.testing.assert_array_equal(each.correct, right)
     assert int(tally.correct) == right.sum()
-    assert (each.loss, each.examples) == (tally.loss, tally.examples)
+    assert (each.loss, each.predictions) == (tally.loss, tally.predictions)
