@@ -76,7 +76,9 @@ def test_the_page_of_compaction(tmp_path: Path) -> None:
     whole = row | {"network": "B", "parameters_after": 1000, "macs_after": 4000}
     compaction_page.write(tmp_path / "page", [row, whole], ["compaction.py"])
     text = (tmp_path / "page.md").read_text(encoding="utf-8")
-    assert "- A: 75.0% of the parameters and 75.0% of the multiply-adds go." in text
+    assert (
+        "- A: 75.0% of the parameters and 75.0% of the multiply-adds go; 1 (1" in text
+    )
     assert "- B: nothing can be removed." in text
     assert (
         "| A | 98.00% | 1,000 | 250 | 4,000 | 1,000 | 1.0e-07 | 1,234 bytes |" in text

@@ -50,7 +50,7 @@ def test_commands_of_the_papers_exist(root: Path) -> None:
             assert points.make([given["config"]], [], [], seeds=1)
         else:
             named.add(given["study"])
-            assert given["scale"] in ("cpu", "full")
+            assert given["scale"] in ("cpu", "cifar16", "full")
     assert named == {*studies.NAMES, "NAME"}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import jaxsparse
-from configs import gmp_cifar16, lth_mnist, rigl_mnist
+from configs import dense_cifar16, gmp_cifar16, lth_mnist, rigl_mnist
 from experiments.benchmarks import inference, timing
 from experiments.benchmarks.timing import Job
 from jaxsparse import compaction, export, masks
@@ -49,12 +49,9 @@ def _fan_in() -> ConfigDict:
 
 
 def _channels() -> ConfigDict:
-    config = _short(gmp_cifar16.get_config(), "channels", "400step")
+    config = _short(dense_cifar16.get_config(), "channels", "400step")
     config.sparse.method, config.sparse.pai_score = "static", "magnitude"
     config.sparse.structure, config.sparse.sparsity = "coupled_channels", 0.5
-    config.sparse.distribution = None
-    config.sparse.update_every = None
-    config.sparse.begin_step = config.sparse.end_step = None
     return config
 
 

@@ -100,6 +100,9 @@ def chts(
        :math:`e_{ik}` further outputs of :math:`k`, and 0 otherwise; :math:`c'` is the
        same for outputs. No gradient is used.
 
+    A neuron without weights is on no path and seldom gets new ones. Keep the last layer
+    dense, as the authors do, so that no output of the network is lost.
+
     Args:
       inner: the optimizer to wrap; any optax gradient transformation.
       sparsity: fraction of the prunable weights to remove, in [0, 1); from `end_step`
