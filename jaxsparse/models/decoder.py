@@ -95,7 +95,11 @@ class TiedEmbedding(nn.Module):
         return jnp.take(self.table, tokens, axis=0)
 
     def logits(self, x: Float[Array, "b t c"]) -> Float[Array, "b t k"]:
-        """Computes the inner products with the vectors of all tokens."""
+        """Computes the inner products with the vectors of all tokens.
+
+        Args:
+          x: what the network makes of each position, [b, t, c].
+        """
         return x @ self.table.T.astype(x.dtype)
 
 

@@ -160,7 +160,9 @@ def test_dead_units_are_found_and_removed() -> None:
     out["kernel"] = out["kernel"].at[:4].set(False)  # the first head
     mlp2["kernel"] = mlp2["kernel"].at[5:].set(False)
     pruned = {"params": masks.apply(ticket, params["params"])}
-    live = connectivity.live(forward, params["params"], ticket, example)
+    live = jax.jit(
+        lambda held: connectivity.live(forward, params["params"], held, example)
+    )(ticket)
     counts = masks.layer_counts(live)
     assert counts["block1/attention/query/kernel"].num_active == 8 * 4
     assert counts["block1/gate/kernel"].num_active == 8 * 5
