@@ -119,7 +119,8 @@ def test_one_shot_pruning_of_a_run(
 
     run = jaxsparse.load(folder)
     pruned = {"params": jax.tree_util.tree_map_with_path(quartered, params)}
-    logits = run.model().apply(pruned, jnp.asarray(tokens[:, :-1]), train=False)
+    apply = jax.jit(functools.partial(run.model().apply, train=False))
+    logits = apply(pruned, jnp.asarray(tokens[:, :-1]))
     each = jax.nn.log_softmax(logits).reshape(-1, 256)
     wanted = -np.mean(np.asarray(each)[np.arange(160), tokens[:, 1:].reshape(-1)])
     assert losses["magnitude"][0][0] == pytest.approx(wanted, rel=1e-4)

@@ -214,7 +214,8 @@ def curves(run: RunRecords, *, title: str, most: int = 5) -> Figure:
     """Draws accuracy and training loss of the ticket against the step.
 
     For networks that predict next tokens, perplexity takes the place of accuracy. It is
-    that on the validation set, or on the test set if there is no validation set. The line of the dense network includes its pre-training.
+    that on the validation set, or on the test set if there is no validation set. The
+    line of the dense network includes its pre-training.
 
     Args:
       run: run whose records are used.

@@ -1,9 +1,10 @@
 """Variants: the methods that train a sparse decoder, and the dense one to prune.
 
 Scale `cpu` trains the recipes `configs/*_python_docs.py` with two seeds: a dense
-network, gradual magnitude pruning and RigL at 80 % in part 1, and at 50 % and 90 % in
-part 2, and tickets of three levels, of which the last has 90 %. Tickets share their
-dense training with the dense network, which is also pruned at once, see `one_shot`.
+network, gradual magnitude pruning and RigL at 80 % in part 1, tickets of three levels,
+of which the last has 90 %, in part 2, and the two methods at 50 % and 90 % in part 3.
+Tickets share their dense training with the dense network, which is also pruned at once,
+see `one_shot`.
 `quick` trains the short presets. `full` is for a GPU: networks of 6 blocks with 256
 channels read 256 bytes, for 20,000 steps with batches of 64 and 3 seeds.
 """
@@ -15,7 +16,7 @@ from experiments.studies.runs import Run
 SETTINGS = ("decoder",)
 TITLES = {"decoder": "A decoder on the text of Python's own help"}
 METHODS = ("gmp", "rigl")
-PARTS = {80: 1, 50: 2, 90: 2}  # part of each sparsity in percent
+PARTS = {80: 1, 50: 3, 90: 3}  # part of each sparsity in percent
 FIELDS: dict[str, dict[str, Any]] = {
     "quick": {},
     "cpu": {"replicates": 2},
@@ -55,7 +56,11 @@ def of_setting(setting: str, scale: str) -> list[Run]:
     dense = f"{setting}_dense"
     found = [
         run("dense", "dense", analysis__save_at=(rewind,)),
-        run("tickets", "lth", lottery__dense_run=f"../{dense}", lottery__rewind=rewind),
+        run(
+            *("tickets", "lth", 2),
+            lottery__dense_run=f"../{dense}",
+            lottery__rewind=rewind,
+        ),
     ]
     for sparsity, part in PARTS.items():
         for method in METHODS:
