@@ -120,18 +120,38 @@ def test_ntk_sap_is_the_derivative_of_the_trace_by_the_masks() -> None:
         assert np.corrcoef(got.ravel(), wanted.ravel())[0, 1] > 0.99
 
 
-def test_ntk_sap_depends_on_the_weights_only_by_their_distribution() -> None:
+def test_ntk_sap_permutes_the_weights_of_a_leaf() -> None:
+    """In expectation, all entries of a leaf then have the same score."""
     params = kernels((4, 5), (5, 3))
-    ones = masks.ones(params, prunable=("*",))
-    score = jax.jit(
-        lambda p: scores.ntk_sap(
-            two_layers, p, ones, jnp.zeros((2, 8, 4)), key=jax.random.key(4)
+    keys = jax.random.split(jax.random.key(4), 2000)
+
+    def most_deviation(initialize: Any) -> float:
+        """The largest distance of a mean from that of its leaf, in standard errors."""
+        score = functools.partial(
+            *(scores.ntk_sap, two_layers, params),
+            *(masks.ones(params, prunable=("*",)), jnp.zeros((2, 8, 4))),
+            initialize=initialize,
         )
+        found = jax.jit(jax.vmap(lambda key: score(key=key)))(keys)
+        deviations = []
+        for draws in map(np.asarray, jax.tree.leaves(found)):
+            mean, error = draws.mean(axis=0), draws.std(axis=0) / len(keys) ** 0.5
+            deviations.append((abs(mean - mean.mean()) / error).max())
+        return max(deviations)
+
+    assert most_deviation(None) < 4.5
+    assert most_deviation(lambda key: params) > 20  # weights that keep their places
+
+
+def test_ntk_sap_of_equal_weights_needs_no_permutation() -> None:
+    params = {"a": jnp.full((4, 5), 0.3), "b": jnp.full((5, 3), -2.0)}
+    score = functools.partial(
+        *(scores.ntk_sap, two_layers, params),
+        *(masks.ones(params, prunable=("*",)), jnp.zeros((2, 8, 4))),
+        key=jax.random.key(5),
     )
-    constant = jax.tree.map(jnp.ones_like, params)
-    one, other = score(constant), score(params)
-    assert not np.allclose(one["a"], other["a"])
-    turned = jax.tree.map(lambda leaf: leaf[::-1], params)
-    shuffled = score(turned)  # another order of the same numbers
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(shuffled))
-    assert not np.array_equal(shuffled["a"], other["a"][::-1])
+    found = jax.jit(score)()
+    wanted = jax.jit(lambda: score(initialize=lambda key: params))()
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+    # Scores of a leaf grow with the square of the weights of the other one.
+    assert float(found["a"].mean()) > float(found["b"].mean()) > 0
