@@ -40,6 +40,20 @@ def test_groups_share_keys_of_weights_and_masks_only() -> None:
         np.testing.assert_array_equal(found, plain[np.arange(6) // groups])
 
 
+def test_groups_do_not_depend_on_how_replicates_are_divided_among_runs() -> None:
+    seeds = {"init": 1, "data": 2, "masks": 3, "particles": 2}
+    whole = state_lib.make_seeds(**seeds, replicates=8)
+    parts = [
+        state_lib.make_seeds(**seeds, replicates=count, first=first)
+        for first, count in ((0, 2), (2, 4), (6, 2))
+    ]
+    for keys, *pieces in zip(whole, *parts, strict=True):
+        found = np.concatenate([jax.random.key_data(p) for p in pieces])
+        np.testing.assert_array_equal(found, jax.random.key_data(keys))
+    with pytest.raises(ValueError, match="first: expected a multiple of particles 2"):
+        state_lib.make_seeds(**seeds, replicates=2, first=3)
+
+
 def test_levels_prune_and_start_from_the_mean_of_a_group(tmp_path: Path) -> None:
     made = tiny.train(tmp_path, GROUPS)
     dense, level = (stage for stage in tiny.stages(made) if stage.variant == "ticket")
@@ -117,6 +131,7 @@ def test_statistics_of_batch_norm_are_means_over_batches() -> None:
         {"replicates": 3},
         {"lottery.levels": 0},
         {"lottery.dense_run": "dense"},
+        {"seeds.first": 1},
     ],
     ids=str,
 )
