@@ -133,6 +133,12 @@ def _check_particles(config: ConfigDict) -> None:
             f"{lottery.levels} and lottery.dense_run {lottery.dense_run!r}; change one "
             "of these"
         )
+    if failing != "stop":
+        raise ValueError(
+            "config.run.on_nonfinite: expected 'stop' with lottery.particles "
+            f"{lottery.particles}, since a mean needs all particles of its group, got "
+            f"{failing!r}; leave the field out"
+        )
 
 
 def _check_optimizer(config: ConfigDict) -> None:

@@ -139,3 +139,11 @@ def test_particles_that_make_no_groups_are_refused(fields: dict[str, Any]) -> No
     c = tiny.config({"replicates": 4, "lottery.particles": 2} | fields)
     with pytest.raises(ValueError, match=r"config\.lottery\.particles: expected"):
         config_lib.validate(c)
+
+
+def test_a_particle_may_not_fail_and_leave_the_others_to_go_on() -> None:
+    """Its weights would be part of the mean of its group."""
+    fields = {"replicates": 4, "lottery.particles": 2, "run.on_nonfinite": "continue"}
+    with pytest.raises(ValueError, match=r"config\.run\.on_nonfinite: expected 'stop'"):
+        config_lib.validate(tiny.config(fields))
+    config_lib.validate(tiny.config(fields | {"lottery.particles": 1}))
