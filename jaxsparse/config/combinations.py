@@ -115,11 +115,8 @@ def _check_lottery(lottery: ConfigDict) -> None:
 
 def _check_particles(config: ConfigDict) -> None:
     """Checks that replicates make whole groups of particles, all of them trained."""
-    lottery, first, failing = (
-        config.lottery,
-        config.seeds.first,
-        config.run.on_nonfinite,
-    )
+    lottery, first = config.lottery, config.seeds.first
+    failing = config.run.on_nonfinite
     if (
         config.replicates % lottery.particles
         or first % lottery.particles
