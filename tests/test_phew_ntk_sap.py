@@ -11,15 +11,14 @@ from flax import linen as nn
 
 from jaxsparse import connectivity, masks, prune, scores
 
-DRAW = np.random.default_rng(0)
-
 
 def two_layers(params: Any, x: Any) -> Any:
     return x @ params["a"] @ params["b"]
 
 
-def kernels(*shapes: tuple[int, int]) -> dict[str, Any]:
-    draws = [DRAW.normal(size=shape).astype(np.float32) for shape in shapes]
+def kernels(*shapes: tuple[int, int], seed: int = 0) -> dict[str, Any]:
+    draw = np.random.default_rng(seed)
+    draws = [draw.normal(size=shape).astype(np.float32) for shape in shapes]
     return {name: jnp.asarray(draw) for name, draw in zip("abc", draws, strict=False)}
 
 
@@ -82,22 +81,36 @@ def test_the_weights_of_the_first_walks_are_whole_paths() -> None:
 
 
 def test_networks_that_are_no_chain_are_refused() -> None:
-    params = kernels((2, 3), (2, 3), (3, 2))
-    ones = masks.ones(params, prunable=("*",))
-
     def branches(params: Any, x: Any) -> Any:
         return (x @ params["a"] + x @ params["b"]) @ params["c"]
 
-    with pytest.raises(ValueError, match="params: b: expected a layer that reads"):
-        prune.phew_scores(
-            branches, params, ones, jnp.ones((1, 2)), key=jax.random.key(0)
+    def score(apply: Any, params: Any) -> Any:
+        ones = masks.ones(params, prunable=("*",))
+        return prune.phew_scores(
+            apply, params, ones, jnp.ones((1, 2)), key=jax.random.key(0)
         )
+
+    with pytest.raises(ValueError, match="params: b: expected a layer that reads"):
+        score(branches, kernels((2, 3), (2, 3), (3, 2)))
+
+    def with_inputs(params: Any, x: Any) -> Any:
+        hidden = jax.nn.relu(x @ params["a"])
+        return jnp.concatenate([hidden, x], axis=1) @ params["b"]
+
+    def with_a_unit_twice(params: Any, x: Any) -> Any:
+        hidden = jax.nn.relu(x @ params["a"])
+        return jnp.concatenate([hidden, hidden[:, :1]], axis=1) @ params["b"]
+
+    for apply, units, inputs in ((with_inputs, 2, 4), (with_a_unit_twice, 3, 4)):
+        with pytest.raises(ValueError, match="params: b: .* and nothing else, each"):
+            score(apply, kernels((2, units), (inputs, 2)))
 
 
 def test_ntk_sap_is_the_derivative_of_the_trace_by_the_masks() -> None:
     """Of a linear network, in closed form, for inputs whose mean square is 1."""
-    params, other = kernels((4, 5), (5, 3)), kernels((4, 5), (5, 3))
-    mask = {"a": DRAW.random((4, 5)) < 0.7, "b": DRAW.random((5, 3)) < 0.7}
+    params, other = (kernels((4, 5), (5, 3), seed=seed) for seed in (1, 2))
+    draw = np.random.default_rng(3)
+    mask = {"a": draw.random((4, 5)) < 0.7, "b": draw.random((5, 3)) < 0.7}
     mask = jax.tree.map(jnp.asarray, mask)
     batches, examples = jnp.zeros((4000, 8, 4)), 4000 * 8
     score = functools.partial(

@@ -144,6 +144,19 @@ def _draw(key: Key[Array, ""], sizes: Array) -> Int[Array, ""]:
     return jax.random.categorical(key, jnp.log(sizes.ravel()))
 
 
+def _reads_each(owners: np.ndarray, before: _Layer) -> bool:
+    """Returns whether inputs are the units of a layer only, all of them equally often.
+
+    Args:
+      owners: for each input the number of its unit, -1 for an input that is none.
+      before: the layer of the units.
+    """
+    if (owners < 0).any():
+        return False
+    counts = np.bincount(owners, minlength=before.sizes.shape[2])
+    return bool((counts == counts[0]).all())
+
+
 def _chain(order: list[str], params: Params, coupling: Coupling) -> list[_Layer]:
     """Views leaves as layers of which each reads the units of the one before."""
     layouts, leaves = fan_axes.of_tree(params), tree.named_leaves(params)
@@ -171,12 +184,13 @@ def _chain(order: list[str], params: Params, coupling: Coupling) -> list[_Layer]
                 if {written, ends[0]} <= {*group.axes}
                 and group.num_units == layers[-1].sizes.shape[2]
             ]
-            if not axes_of_units:
+            owners = axes_of_units[0] if axes_of_units else None
+            if owners is None or not _reads_each(owners[ends[0]], layers[-1]):
                 raise ValueError(
                     f"params: {name}: expected a layer that reads the outputs of "
-                    f"{written[0]}, got one that does not; PHEW needs a chain of layers"
+                    f"{written[0]} and nothing else, each equally often, got one that "
+                    "does not; PHEW needs a chain of layers"
                 )
-            owners = axes_of_units[0]
             # Numbers of units as outputs of the layer before.
             place = np.argsort(owners[written])
             reads = place[owners[ends[0]]]
