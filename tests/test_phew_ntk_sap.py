@@ -78,6 +78,14 @@ def test_the_weights_of_the_first_walks_are_whole_paths() -> None:
         assert counts[0] == counts[1] <= 3 * walks
         sizes.add(counts[0])
     assert len(sizes) == 5 and min(sizes) == 3
+    # Weights on no walk follow, the largest first.
+    rest, size = (
+        np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(kernel)])
+        for kernel in (score, masks.tree_map(lambda _, leaf: abs(leaf), ones, params))
+    )
+    off = rest <= -40
+    assert 0 < off.sum() < off.size
+    np.testing.assert_array_equal(np.argsort(rest[off]), np.argsort(size[off]))
 
 
 def test_networks_that_are_no_chain_are_refused() -> None:
