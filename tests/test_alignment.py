@@ -122,3 +122,12 @@ def test_wrong_permutations_are_refused(orders: Any, message: str) -> None:
         coupling.align(coupled, wide, wide)
     with pytest.raises(ValueError, match="b: expected a leaf of the same shape"):
         coupling.align(coupled, params, {"a": params["a"]})
+    with pytest.raises(ValueError, match="params: b: expected a leaf for each coupled"):
+        coupling.align(coupled, {"a": params["a"]}, {"a": params["a"]})
+    for ticket, name in (
+        ({"zz": jnp.ones((3, 2), bool)}, "zz"),
+        ({"params": {"a": jnp.ones((3, 2), bool)}}, "params/a"),
+        ({"a": jnp.ones((2, 3), bool)}, "a"),
+    ):
+        with pytest.raises(ValueError, match=f"masks: {name}: expected the name and"):
+            coupling.align(coupled, params, params, ticket)

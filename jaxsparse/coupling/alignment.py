@@ -107,7 +107,8 @@ def align(
       coupled: the groups of units, from `coupled_axes`.
       reference: parameters of the network whose order is taken.
       params: parameters of the network to permute, with the same names and shapes.
-      masks: masks of `params` to permute in the same way; None for no masks.
+      masks: masks of `params` to permute in the same way, nested like `params`; None
+        for no masks.
       sweeps: most passes over all groups, 1 or more.
       seed: seed of the order of the groups.
 
@@ -115,7 +116,8 @@ def align(
       The permuted network.
 
     Raises:
-      ValueError: if the leaves differ, or do not have the shapes of the coupled axes.
+      ValueError: if the leaves differ, a coupled leaf is missing, a mask is that of no
+        leaf or has another shape, or leaves do not have the shapes of the coupled axes.
       TypeError: if `coupled` is not from `coupled_axes`.
 
     Examples:
@@ -145,6 +147,19 @@ def align(
             raise ValueError(
                 f"params: {name}: expected a leaf of the same shape in reference, got "
                 f"the shapes {shapes}; both networks need the same architecture"
+            )
+    for name in sorted({name for group in coupled.groups for name, _ in group.axes}):
+        if name not in known:
+            raise ValueError(
+                f"params: {name}: expected a leaf for each coupled axis, got none; pass "
+                "all parameters, nested as for `coupled_axes`"
+            )
+    for name, mask in tree.named_leaves(masks).items():
+        if name not in moved or np.shape(mask) != moved[name].shape:
+            raise ValueError(
+                f"masks: {name}: expected the name and shape of a leaf of params, got "
+                f"shape {np.shape(mask)}; nest masks like params, such as "
+                '{"params": masks}'
             )
     _check_shapes(coupled, {n: leaf.shape for n, leaf in known.items()}, "reference")
     before = _inner(known, moved)
