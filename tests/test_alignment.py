@@ -115,6 +115,8 @@ def test_wrong_permutations_are_refused(orders: Any, message: str) -> None:
     )
     with pytest.raises(ValueError, match=message):
         coupling.permute(coupled, params, orders)
+    with pytest.raises(ValueError, match="expected leaves such as a, which have coup"):
+        coupling.permute(coupled, {"params": params}, [np.array([1, 0])])
     wide = params | {"a": jnp.ones((3, 4))}
     with pytest.raises(ValueError, match="a: expected a leaf of the same shape"):
         coupling.align(coupled, params, wide)

@@ -47,7 +47,8 @@ def permute(coupled: Coupling, params: Any, permutations: Permutations) -> Any:
 
     Raises:
       ValueError: if the number of permutations is not that of the groups, one of them
-        does not contain each unit once, or a leaf has another shape.
+        does not contain each unit once, a leaf has another shape, or no leaf has
+        coupled axes.
 
     Examples:
       >>> params = {"a": jnp.array([[1.0, 2.0]]), "b": jnp.array([[3.0], [4.0]])}
@@ -69,6 +70,12 @@ def permute(coupled: Coupling, params: Any, permutations: Permutations) -> Any:
                 f"{group.num_units - 1} once, got {np.asarray(order)}"
             )
     leaves = tree.named_leaves(params)
+    coupled_names = {name for group in coupled.groups for name, _ in group.axes}
+    if coupled_names and not coupled_names & leaves.keys():
+        raise ValueError(
+            f"params: expected leaves such as {min(coupled_names)}, which have coupled "
+            f"axes, got {sorted(leaves)[:3]}; use the nesting given to `coupled_axes`"
+        )
     _check_shapes(coupled, {n: np.shape(x) for n, x in leaves.items()}, "params")
     moved = dict(leaves)
     for group, order in zip(coupled.groups, permutations, strict=True):
@@ -151,8 +158,8 @@ def align(
     for name in sorted({name for group in coupled.groups for name, _ in group.axes}):
         if name not in known:
             raise ValueError(
-                f"params: {name}: expected a leaf for each coupled axis, got none; pass "
-                "all parameters, nested as for `coupled_axes`"
+                f"params: {name}: expected a leaf for each coupled axis, got none; "
+                "pass all parameters, nested as for `coupled_axes`"
             )
     for name, mask in tree.named_leaves(masks).items():
         if name not in moved or np.shape(mask) != moved[name].shape:
