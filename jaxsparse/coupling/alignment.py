@@ -148,27 +148,7 @@ def align(
     """
     known = {n: _wide(leaf) for n, leaf in tree.named_leaves(reference).items()}
     moved = {n: _wide(leaf) for n, leaf in tree.named_leaves(params).items()}
-    for name in sorted(known.keys() | moved.keys()):
-        shapes = [np.shape(side[name]) for side in (known, moved) if name in side]
-        if len(shapes) != 2 or shapes[0] != shapes[1]:
-            raise ValueError(
-                f"params: {name}: expected a leaf of the same shape in reference, got "
-                f"the shapes {shapes}; both networks need the same architecture"
-            )
-    for name in sorted({name for group in coupled.groups for name, _ in group.axes}):
-        if name not in known:
-            raise ValueError(
-                f"params: {name}: expected a leaf for each coupled axis, got none; "
-                "pass all parameters, nested as for `coupled_axes`"
-            )
-    for name, mask in tree.named_leaves(masks).items():
-        if name not in moved or np.shape(mask) != moved[name].shape:
-            raise ValueError(
-                f"masks: {name}: expected the name and shape of a leaf of params, got "
-                f"shape {np.shape(mask)}; nest masks like params, such as "
-                '{"params": masks}'
-            )
-    _check_shapes(coupled, {n: leaf.shape for n, leaf in known.items()}, "reference")
+    _check_leaves(coupled, known, moved, masks)
     before = _inner(known, moved)
     orders = [np.arange(group.num_units) for group in coupled.groups]
     generator = np.random.default_rng(seed)
@@ -195,6 +175,33 @@ def align(
         tuple(orders),
         (before, _inner(known, moved)),
     )
+
+
+def _check_leaves(
+    coupled: Coupling, known: dict[str, Any], moved: dict[str, Any], masks: Any
+) -> None:
+    """Raises an error for networks or masks whose leaves do not belong together."""
+    for name in sorted(known.keys() | moved.keys()):
+        shapes = [np.shape(side[name]) for side in (known, moved) if name in side]
+        if len(shapes) != 2 or shapes[0] != shapes[1]:
+            raise ValueError(
+                f"params: {name}: expected a leaf of the same shape in reference, got "
+                f"the shapes {shapes}; both networks need the same architecture"
+            )
+    for name in sorted({name for group in coupled.groups for name, _ in group.axes}):
+        if name not in known:
+            raise ValueError(
+                f"params: {name}: expected a leaf for each coupled axis, got none; "
+                "pass all parameters, nested as for `coupled_axes`"
+            )
+    for name, mask in tree.named_leaves(masks).items():
+        if name not in moved or np.shape(mask) != moved[name].shape:
+            raise ValueError(
+                f"masks: {name}: expected the name and shape of a leaf of params, got "
+                f"shape {np.shape(mask)}; nest masks like params, such as "
+                '{"params": masks}'
+            )
+    _check_shapes(coupled, {n: leaf.shape for n, leaf in known.items()}, "reference")
 
 
 def _wide(leaf: Any) -> np.ndarray:
