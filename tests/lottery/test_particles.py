@@ -126,6 +126,25 @@ def test_statistics_of_batch_norm_are_means_over_batches() -> None:
 
 
 @pytest.mark.parametrize(
+    ("momentum", "error"), [(0.0, 1e-6), (0.9, 1e-5), (0.999, 1e-3)]
+)
+def test_statistics_of_any_size_are_found(momentum: float, error: float) -> None:
+    batches = jnp.array([[0.0, 1e-6, -1.0, 1e4, 1e6]] * 2, jnp.float32)
+    batches = batches.at[1].multiply(3)
+
+    def update(mean: Any, batch: Any) -> Any:
+        return momentum * mean + (1 - momentum) * batch
+
+    found = soups.batch_statistics(update, jnp.full(5, 7.0), batches)
+    wanted = np.asarray(batches, np.float64).mean(axis=0)
+    np.testing.assert_allclose(found, wanted, rtol=error)
+    with pytest.raises(
+        ValueError, match="batches: expected leaves with the same first"
+    ):
+        soups.batch_statistics(update, jnp.zeros(5), batches[:0])
+
+
+@pytest.mark.parametrize(
     "fields",
     [
         {"replicates": 3},
