@@ -141,18 +141,66 @@ def test_ntk_sap_is_the_derivative_of_the_trace_by_the_masks() -> None:
         assert np.corrcoef(got.ravel(), wanted.ravel())[0, 1] > 0.99
 
 
-def test_ntk_sap_depends_on_the_weights_only_by_their_distribution() -> None:
-    params = kernels((4, 5), (5, 3))
-    ones = masks.ones(params, prunable=("*",))
-    score = jax.jit(
-        lambda p: scores.ntk_sap(
-            two_layers, p, ones, jnp.zeros((2, 8, 4)), key=jax.random.key(4)
+def test_ntk_sap_permutes_the_weights_of_each_leaf() -> None:
+    """Of two orders of `b`, each is drawn in about half of 64 draws."""
+    ones = {"a": jnp.ones((3, 2), bool), "b": jnp.ones((2, 1), bool)}
+    orders = [
+        {"a": jnp.ones((3, 2)), "b": jnp.array(column)}
+        for column in ([[10.0], [0.1]], [[0.1], [10.0]])
+    ]
+
+    @functools.partial(jax.jit, static_argnums=1)
+    @functools.partial(jax.vmap, in_axes=(0, None))
+    def score(key: Any, fixed: int | None) -> Any:
+        initialize = None if fixed is None else lambda key: orders[fixed]
+        return scores.ntk_sap(
+            *(two_layers, orders[0], ones, jnp.zeros((1, 8, 3))),
+            key=key,
+            initialize=initialize,
         )
+
+    keys = jax.random.split(jax.random.key(4), 64)
+    drawn, *each = (score(keys, fixed) for fixed in (None, 0, 1))
+    alike = [
+        np.all(
+            [
+                np.isclose(drawn[name], one[name], rtol=1e-4).all(axis=(1, 2))
+                for name in "ab"
+            ],
+            axis=0,
+        )
+        for one in each
+    ]
+    assert (alike[0] ^ alike[1]).all()
+    assert 12 <= alike[0].sum() <= 52  # 5 s.d.
+
+
+WRONG_BATCHES: dict[str, tuple[type[Exception], Any]] = {
+    "batches: x: expected a floating dtype": (
+        TypeError,
+        {"x": np.zeros((1, 8, 3), np.uint8)},
+    ),
+    r"batches: expected leaves .* got shapes \[\]": (ValueError, {}),
+    "batches: expected leaves with the same": (ValueError, np.zeros((0, 8, 3))),
+}
+
+
+@pytest.mark.parametrize("message", WRONG_BATCHES)
+def test_batches_that_are_no_inputs_are_refused(message: str) -> None:
+    params, (kind, batches) = kernels((3, 2), (2, 1)), WRONG_BATCHES[message]
+    ones = masks.ones(params, prunable=("*",))
+    with pytest.raises(kind, match=message):
+        scores.ntk_sap(two_layers, params, ones, batches, key=jax.random.key(0))
+
+
+def test_ntk_sap_scores_low_precision_in_float32() -> None:
+    params = {"a": jnp.ones((3, 2), jnp.bfloat16), "b": jnp.ones((2, 1), jnp.bfloat16)}
+    found = jax.eval_shape(
+        lambda p: scores.ntk_sap(
+            *(two_layers, p, masks.ones(p, prunable=("*",))),
+            jnp.zeros((1, 8, 3), jnp.bfloat16),
+            key=jax.random.key(0),
+        ),
+        params,
     )
-    constant = jax.tree.map(jnp.ones_like, params)
-    one, other = score(constant), score(params)
-    assert not np.allclose(one["a"], other["a"])
-    turned = jax.tree.map(lambda leaf: leaf[::-1], params)
-    shuffled = score(turned)  # another order of the same numbers
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(shuffled))
-    assert not np.array_equal(shuffled["a"], other["a"][::-1])
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(found)} == {"float32"}
