@@ -14,6 +14,7 @@ from jax import lax
 from jaxtyping import Array, PyTree
 
 from jaxsparse import arguments, tree
+from jaxsparse import masks as masks_lib
 from jaxsparse.types import Masks, Params
 
 
@@ -22,7 +23,7 @@ def average(params: Params, masks: Masks) -> Params:
     """Averages the weights of networks with one mask.
 
     Args:
-      params: parameters of all networks [n ...]; pruned weights are zero.
+      params: parameters of all networks [n ...]; pruned weights may have any values.
       masks: the masks of all networks [n ...]; None where a leaf is not prunable.
 
     Returns:
@@ -34,7 +35,7 @@ def average(params: Params, masks: Masks) -> Params:
       TypeError: if `masks` are not boolean masks.
 
     Examples:
-      >>> weights = {"w": jnp.array([[1.0, 0.0], [3.0, 0.0]])}
+      >>> weights = {"w": jnp.array([[1.0, 0.0], [3.0, 5.0]])}
       >>> average(weights, {"w": jnp.array([[True, False], [True, False]])})
       {'w': Array([2., 0.], dtype=float32)}
 
@@ -48,7 +49,9 @@ def average(params: Params, masks: Masks) -> Params:
                 f"masks: {name}: expected one mask for all networks, got different "
                 "ones; average networks that were trained from the same ticket"
             )
-    return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), params)
+    one_mask = jax.tree.map(lambda leaf: leaf[0], masks)
+    means = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), params)
+    return masks_lib.apply(one_mask, means)
 
 
 @arguments.check(update=arguments.function)

@@ -91,6 +91,11 @@ def test_levels_prune_and_start_from_the_mean_of_a_group(tmp_path: Path) -> None
     outside = ~np.asarray(chosen["dense1"]["kernel"][0])
     assert not np.asarray(soup["dense1"]["kernel"])[outside].any()
     assert transforms.get_masks(last.opt_state)["dense1"]["kernel"].shape[0] == 4
+    shifted = jax.tree.map(lambda leaf: leaf + 1, group[0])
+    soup = soups.average(shifted, group[1])
+    np.testing.assert_array_equal(
+        np.asarray(soup["dense1"]["kernel"] != 0) & outside, False
+    )
     with pytest.raises(ValueError, match="masks: dense1/kernel: expected one mask"):
         soups.average(last.params, chosen)
 
