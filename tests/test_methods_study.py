@@ -1,7 +1,9 @@
 """The study of methods: its claims, and what its page shows of made-up measurements."""
 
+import functools
 from typing import Any
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +11,9 @@ import pytest
 from experiments.studies import claims as claims_lib
 from experiments.studies import report as report_lib
 from experiments.studies.methods import STUDY, claims, report
+from experiments.studies.runs import read
+from jaxsparse import masks
+from jaxsparse.factory import models
 from jaxsparse.reports import plot_style
 
 # Means as the papers report them, in points.
@@ -24,6 +29,7 @@ LIKE_PAPERS = {
     "chts_95": 48.0,
     "srigl_95": 46.0,
     "gmp_95": 50.0,
+    "gmp_small_95": 50.0,
     "ac_dc_95": 49.0,
     "tickets_95": 51.0,
     "swamp_95": 53.0,
@@ -84,6 +90,32 @@ def test_methods_of_fewer_seeds_are_compared_on_the_seeds_of_both() -> None:
     assert len(one) == len(other) == 3
     np.testing.assert_array_equal(other, measured["set_95"]["accuracy"][:3])
     assert claims.above("rigl", "set")(measured).n == 3
+
+
+def test_a_setting_has_the_claims_on_its_methods() -> None:
+    def names(setting: str, scale: str) -> list[str]:
+        runs = STUDY.runs(setting, scale)
+        return [run.name.removeprefix(f"{setting}_") for run in runs]
+
+    assert claims.of_runs(names("resnet8", "cifar16")) == list(claims.CLAIMS)
+    mnist = {claim.name for claim in claims.of_runs(names("mnist", "cpu"))}
+    assert {"growth by gradients", "better than random"} <= mnist
+    assert "averaged particles" not in mnist
+
+
+def test_the_small_dense_network_has_as_many_weights_as_the_sparse_one() -> None:
+    runs = {run.name: read(run) for run in STUDY.runs("resnet8", "cifar16")}
+    (sparse,) = (c for name, c in runs.items() if name.endswith("gmp_small_95"))
+
+    def count(c: Any) -> int:
+        init = functools.partial(models.make_model(c, classes=10).init, train=False)
+        image = np.zeros((1, 16, 16, 3), np.float32)
+        made = jax.eval_shape(init, jax.random.key(0), image)["params"]
+        return masks.size(masks.ones(made))
+
+    small = count(runs["resnet8_small_dense_95"])
+    large = count(runs["resnet8_dense"])
+    assert round(large * (1 - sparse.sparse.sparsity)) == small
 
 
 @pytest.fixture(scope="module")

@@ -88,7 +88,7 @@ def test_methods_of_a_sparsity_keep_the_same_number_of_weights() -> None:
     for run in methods.STUDY.all_runs("cpu"):
         c = read(run)
         place = run.name.rpartition("_")[2]
-        if place == "dense":
+        if place == "dense" or "gmp_small" in run.name:
             assert (c.sparse.method, c.lottery.levels) == ("none", 0)
         elif "small_dense" in run.name:
             assert 0.99 < total_of(c) / (266_200 * (1 - int(place) / 100)) < 1.01
@@ -107,7 +107,7 @@ def test_levels_of_tickets_end_at_the_sparsity_of_the_other_methods() -> None:
     assert {run.part for run in runs if run.name.endswith("_95")} == {1}
     for run in runs:
         c, place = read(run), run.name.rpartition("_")[2]
-        if place == "dense":
+        if place == "dense" or "gmp_small" in run.name:
             continue
         if c.lottery.levels:
             left = (1 - c.lottery.fraction) ** c.lottery.levels

@@ -25,7 +25,9 @@ def section(
       measured: measurements by variant.
     """
     title, frame = variants.TITLES[setting], accuracy_frame(measured)
-    listed = claims_lib.at_scale(claims.CLAIMS, scale)
+    names = [run.name for run in variants.of_setting(setting, scale)]
+    found = claims.of_runs([name.removeprefix(f"{setting}_") for name in names])
+    listed = claims_lib.at_scale(found, scale)
     length = claims.LENGTHS.get((setting, scale), 1.0)
     curves = _curves(measured, "curve")
     layers = pd.DataFrame({name: m["layers"] for name, m in measured.items()}).T
@@ -34,7 +36,7 @@ def section(
         name=setting,
         title=title,
         claims=claims_lib.judge(listed, measured, length=length),
-        about_claims=claims_lib.about_thresholds(claims.CLAIMS, scale),
+        about_claims=claims_lib.about_thresholds(found, scale),
         tables=[
             report_lib.Table(
                 "Methods",

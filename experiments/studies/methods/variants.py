@@ -14,7 +14,9 @@ tenth); GraNet starts at 50 %, as in its paper; Top-KAST trains twice as many we
 it computes with, chosen every 100 updates; straight-through masks are chosen at every
 update. Tickets end at the sparsity of the other methods: after 7 levels, rewound to
 initialization, or for ResNet-8 after 3 or 4 levels, rewound to step 150. SWAMP has
-the same levels, with four particles in each of three groups.
+the same levels, with four particles in each of three groups. CHTs has layers by ERK as
+the other methods, in place of the uniform ones of its authors, and as theirs a dense
+last layer.
 """
 
 from collections.abc import Iterator
@@ -62,6 +64,8 @@ LEVELS_RESNET8 = {0.9: 3, 0.95: 3, 0.98: 4}
 # ResNet-8, which has 8. Their numbers of weights are in the table of methods.
 SMALL = {0.95: (16, 29), 0.98: (6, 39)}
 SMALL_RESNET8 = {0.9: 3, 0.95: 2, 0.98: 1}
+# Prunable weights of the one with 2 channels, and of the one with 8.
+SMALL_WEIGHTS, RESNET8_WEIGHTS = 1_326, 19_608
 # As in `configs/ntk_sap_mnist.py`.
 NTK_SAP = {
     "sparse.pai_score": "ntk_sap",
@@ -121,8 +125,12 @@ def _methods_resnet8(sparsity: float) -> Iterator[Method]:
     yield Method("rigl", "rigl", at)
     srigl = {"sparse.method": "srigl", "sparse.keep_neurons": ("head/*",)}
     yield Method("srigl", "rigl", at | srigl)
-    yield Method("chts", "rigl", at | {"sparse.method": "chts"})
+    chts = {"sparse.method": "chts", "sparse.last_layer_dense": True}
+    yield Method("chts", "rigl", at | chts)
     yield Method("gmp", "gmp", at)
+    if sparsity == 0.95:  # as many weights as the small dense network
+        same = 1 - SMALL_WEIGHTS / RESNET8_WEIGHTS
+        yield Method("gmp_small", "gmp", at | {"sparse.sparsity": same})
     yield Method(
         "ac_dc",
         "dense",
@@ -185,7 +193,7 @@ def _methods(sparsity: float, data: str) -> list[Method]:
     }
     methods = [
         Method("random_uniform", "random", {"sparse.distribution": "uniform"}),
-        Method("random_erk", "random", {"sparse.distribution": "erk"}),
+        Method("random", "random", {"sparse.distribution": "erk"}),
         Method("magnitude", "random", {"sparse.pai_score": "magnitude"}),
         Method("snip", "snip", {}),
         Method("grasp", "grasp", {}),
