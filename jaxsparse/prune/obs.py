@@ -82,8 +82,7 @@ def obs(
       ValueError: if an argument is out of range, the distribution is unknown or
         "global", a pattern matches no leaf, the structure is another one, a leaf does
         not fit it, a leaf is used by no layer or by more than one, there are no
-        examples, or a Hessian is singular. Under `jax.jit`, a singular Hessian cannot be seen: its layer becomes
-        NaN.
+        examples, or a Hessian is singular; under `jax.jit`, its layer becomes NaN.
       TypeError: if an argument has a wrong type.
 
     Examples:

@@ -139,12 +139,11 @@ def chts(
       end at the same step.
 
       There are two versions of the authors' code. The first one, for MLPs, CNNs and
-      translation, has the relative importance of step 2 (removal "ri_soft") and the
-      exponents 1 to 3, but its published commands use magnitudes, |w| or |w|^T. The
-      second one, for language models, is published with |w|^T, exponents 1 to 9, a drop
-      fraction of 0.1 and, in CHTss, a rising sparsity in the first 80 % of training. We
-      found no published run with relative importance in step 2 and exponents 1 to 3,
-      and no source for a drop fraction of 0.3 with them.
+      translation, has the defaults of this function: removal "ri_soft", exponents 1 to
+      3, and a drop fraction of 0.3; but its printed commands choose by magnitude. The
+      second one, for language models, draws by magnitude, with exponents 1 to 9, a drop
+      fraction of 0.1 and, in CHTss, a sparsity that rises for 80 % of the steps. We
+      know of no published run with "ri_soft" and exponents 1 to 3.
 
     References:
       Zhang, Cerretti, Zhao, Wu, Liao, Michieli, Cannistraci. Brain network science
