@@ -115,6 +115,8 @@ def test_wrong_permutations_are_refused(orders: Any, message: str) -> None:
     )
     with pytest.raises(ValueError, match=message):
         coupling.permute(coupled, params, orders)
+    with pytest.raises(ValueError, match="expected leaves such as a, which have coup"):
+        coupling.permute(coupled, {"params": params}, [np.array([1, 0])])
     wide = params | {"a": jnp.ones((3, 4))}
     with pytest.raises(ValueError, match="a: expected a leaf of the same shape"):
         coupling.align(coupled, params, wide)
@@ -122,3 +124,12 @@ def test_wrong_permutations_are_refused(orders: Any, message: str) -> None:
         coupling.align(coupled, wide, wide)
     with pytest.raises(ValueError, match="b: expected a leaf of the same shape"):
         coupling.align(coupled, params, {"a": params["a"]})
+    with pytest.raises(ValueError, match="params: b: expected a leaf for each coupled"):
+        coupling.align(coupled, {"a": params["a"]}, {"a": params["a"]})
+    for ticket, name in (
+        ({"zz": jnp.ones((3, 2), bool)}, "zz"),
+        ({"params": {"a": jnp.ones((3, 2), bool)}}, "params/a"),
+        ({"a": jnp.ones((2, 3), bool)}, "a"),
+    ):
+        with pytest.raises(ValueError, match=f"masks: {name}: expected the name and"):
+            coupling.align(coupled, params, params, ticket)

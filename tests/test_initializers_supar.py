@@ -94,6 +94,18 @@ def test_activations_and_their_changes_keep_their_size(case: str) -> None:
     assert (abs(np.log(change(width, mask, plain)[1][1:] / base[1][1:])) > 1).any()
 
 
+def test_layers_without_active_weights_keep_finite_updates() -> None:
+    mask, like = ticket(6, 0.0), params(6)
+    assert not mask["b"]["kernel"].any()
+    found = initializers.supar(like, mask, base=params(3))
+    assert [float(tree["b"]["kernel"]) for tree in found] == [1, 1]
+    assert float(found.init["c"]["kernel"]) == 0.5  # layers beside it are as before
+    scale = initializers.scale_updates(found.learning_rate)
+    zeros = jax.tree.map(jnp.zeros_like, like)
+    updates, _ = scale.update(zeros, scale.init(like))
+    assert all(np.array_equal(leaf, 0 * leaf) for leaf in jax.tree.leaves(updates))
+
+
 def test_masks_of_other_networks_are_refused() -> None:
     with pytest.raises(ValueError, match="b/kernel"):
         initializers.supar(params(8), ticket(6, 0.5))

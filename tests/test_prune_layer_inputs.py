@@ -161,6 +161,36 @@ def test_independent_inputs_make_obs_magnitude_pruning() -> None:
     np.testing.assert_array_equal(found.params["kernel"], new["kernel"])
 
 
+def test_a_layer_without_inputs_is_pruned_by_magnitude() -> None:
+    """The second one, whose inputs are those of units that are never active."""
+    found = jax.jit(lambda p: prune.obs(dead, p, 0.75, INPUTS))(PARAMS)
+    fan_in = prune.LayerOptions(structure=select.fan_in(), distribution="uniform")
+    wanted = prune.prune({"b": PARAMS["b"]}, 0.75, layers=fan_in)
+    np.testing.assert_array_equal(found.masks["b"]["kernel"], wanted["b"]["kernel"])
+    new = masks.apply(wanted, {"b": PARAMS["b"]})
+    np.testing.assert_array_equal(found.params["b"]["kernel"], new["b"]["kernel"])
+
+
+def dead(params: Any, x: Any) -> Any:
+    hidden = jax.nn.relu(x @ params["a"]["kernel"] - 1e6)
+    return hidden @ params["b"]["kernel"] + params["b"]["bias"][None]
+
+
+def test_obs_is_the_same_under_jit() -> None:
+    found = jax.jit(lambda p: prune.obs(mlp, p, 0.5, INPUTS))(PARAMS)
+    wanted = prune.obs(mlp, PARAMS, 0.5, INPUTS)
+    for name in "ab":
+        np.testing.assert_array_equal(
+            found.masks[name]["kernel"], wanted.masks[name]["kernel"]
+        )
+        np.testing.assert_allclose(
+            found.params[name]["kernel"],
+            wanted.params[name]["kernel"],
+            rtol=1e-3,
+            atol=1e-5,
+        )
+
+
 def patches(images: Array, channels: range) -> Array:
     """What 3x3 kernels see at stride 2, without padding: [examples, inputs]."""
     sides = range(0, images.shape[1] - 2, 2)
@@ -231,7 +261,13 @@ REFUSED: dict[str, Callable[[], Any]] = {
         *(mlp, PARAMS, 0.5, INPUTS), layers=prune.LayerOptions(min_layer_density=0.1)
     ),
     "damping: expected one that makes": lambda: prune.obs(
-        linear, PARAMS["a"], 0.5, jnp.zeros((3, 12)), damping=0.0
+        linear, PARAMS["a"], 0.5, INPUTS.at[:, 3].set(0), damping=0.0
+    ),
+    r"inputs: expected one or more examples, got .* \(0, 12\) at a/kernel": lambda: (
+        prune.obs(mlp, PARAMS, 0.5, INPUTS[:0])
+    ),
+    r"inputs: expected one or more examples, got .* \(0, 12\) at kernel": lambda: (
+        prune.wanda(linear, PARAMS["a"], 0.5, INPUTS[:0])
     ),
     "block_size: expected": lambda: prune.obs(
         linear, PARAMS["a"], 0.5, INPUTS, block_size=0

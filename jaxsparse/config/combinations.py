@@ -28,17 +28,8 @@ def check_combinations(config: ConfigDict) -> None:
             "instability.pairs 'parent', which compares one with the network it copies"
         )
     lottery = config.lottery
-    if lottery.particles > 1 and (
-        config.replicates % lottery.particles
-        or not lottery.levels
-        or lottery.dense_run is not None
-    ):
-        raise ValueError(
-            "config.lottery.particles: expected a divisor of replicates "
-            f"{config.replicates}, and 1 without levels or with lottery.dense_run, got "
-            f"{lottery.particles} with lottery.levels {lottery.levels} and "
-            f"lottery.dense_run {lottery.dense_run!r}; change one of these"
-        )
+    if lottery.particles > 1:
+        _check_particles(config)
     if lottery.retrain == "finetune" and config.schedule.name == "cosine":
         raise ValueError(
             "config.lottery.retrain: expected 'rewind' or 'learning_rate_rewind' with "
@@ -119,6 +110,31 @@ def _check_lottery(lottery: ConfigDict) -> None:
         raise ValueError(
             "config.lottery.control_levels: expected levels up to lottery.levels, "
             f"{lottery.levels}, got {late}; train more levels, or leave them out"
+        )
+
+
+def _check_particles(config: ConfigDict) -> None:
+    """Checks that replicates make whole groups of particles, all of them trained."""
+    lottery, first = config.lottery, config.seeds.first
+    failing = config.run.on_nonfinite
+    if (
+        config.replicates % lottery.particles
+        or first % lottery.particles
+        or not lottery.levels
+        or lottery.dense_run is not None
+    ):
+        raise ValueError(
+            "config.lottery.particles: expected a divisor of replicates "
+            f"{config.replicates} and of seeds.first {first}, and 1 without levels or "
+            f"with lottery.dense_run, got {lottery.particles} with lottery.levels "
+            f"{lottery.levels} and lottery.dense_run {lottery.dense_run!r}; change one "
+            "of these"
+        )
+    if failing != "stop":
+        raise ValueError(
+            "config.run.on_nonfinite: expected 'stop' with lottery.particles "
+            f"{lottery.particles}, since a mean needs all particles of its group, got "
+            f"{failing!r}; leave the field out"
         )
 
 

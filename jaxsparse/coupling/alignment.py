@@ -47,7 +47,8 @@ def permute(coupled: Coupling, params: Any, permutations: Permutations) -> Any:
 
     Raises:
       ValueError: if the number of permutations is not that of the groups, one of them
-        does not contain each unit once, or a leaf has another shape.
+        does not contain each unit once, a leaf has another shape, or no leaf has
+        coupled axes.
 
     Examples:
       >>> params = {"a": jnp.array([[1.0, 2.0]]), "b": jnp.array([[3.0], [4.0]])}
@@ -69,6 +70,12 @@ def permute(coupled: Coupling, params: Any, permutations: Permutations) -> Any:
                 f"{group.num_units - 1} once, got {np.asarray(order)}"
             )
     leaves = tree.named_leaves(params)
+    coupled_names = {name for group in coupled.groups for name, _ in group.axes}
+    if coupled_names and not coupled_names & leaves.keys():
+        raise ValueError(
+            f"params: expected leaves such as {min(coupled_names)}, which have coupled "
+            f"axes, got {sorted(leaves)[:3]}; use the nesting given to `coupled_axes`"
+        )
     _check_shapes(coupled, {n: np.shape(x) for n, x in leaves.items()}, "params")
     moved = dict(leaves)
     for group, order in zip(coupled.groups, permutations, strict=True):
@@ -107,7 +114,8 @@ def align(
       coupled: the groups of units, from `coupled_axes`.
       reference: parameters of the network whose order is taken.
       params: parameters of the network to permute, with the same names and shapes.
-      masks: masks of `params` to permute in the same way; None for no masks.
+      masks: masks of `params` to permute in the same way, nested like `params`; None
+        for no masks.
       sweeps: most passes over all groups, 1 or more.
       seed: seed of the order of the groups.
 
@@ -115,7 +123,8 @@ def align(
       The permuted network.
 
     Raises:
-      ValueError: if the leaves differ, or do not have the shapes of the coupled axes.
+      ValueError: if the leaves differ, a coupled leaf is missing, a mask is that of no
+        leaf or has another shape, or leaves do not have the shapes of the coupled axes.
       TypeError: if `coupled` is not from `coupled_axes`.
 
     Examples:
@@ -139,14 +148,7 @@ def align(
     """
     known = {n: _wide(leaf) for n, leaf in tree.named_leaves(reference).items()}
     moved = {n: _wide(leaf) for n, leaf in tree.named_leaves(params).items()}
-    for name in sorted(known.keys() | moved.keys()):
-        shapes = [np.shape(side[name]) for side in (known, moved) if name in side]
-        if len(shapes) != 2 or shapes[0] != shapes[1]:
-            raise ValueError(
-                f"params: {name}: expected a leaf of the same shape in reference, got "
-                f"the shapes {shapes}; both networks need the same architecture"
-            )
-    _check_shapes(coupled, {n: leaf.shape for n, leaf in known.items()}, "reference")
+    _check_leaves(coupled, known, moved, masks)
     before = _inner(known, moved)
     orders = [np.arange(group.num_units) for group in coupled.groups]
     generator = np.random.default_rng(seed)
@@ -173,6 +175,33 @@ def align(
         tuple(orders),
         (before, _inner(known, moved)),
     )
+
+
+def _check_leaves(
+    coupled: Coupling, known: dict[str, Any], moved: dict[str, Any], masks: Any
+) -> None:
+    """Raises an error for networks or masks whose leaves do not belong together."""
+    for name in sorted(known.keys() | moved.keys()):
+        shapes = [np.shape(side[name]) for side in (known, moved) if name in side]
+        if len(shapes) != 2 or shapes[0] != shapes[1]:
+            raise ValueError(
+                f"params: {name}: expected a leaf of the same shape in reference, got "
+                f"the shapes {shapes}; both networks need the same architecture"
+            )
+    for name in sorted({name for group in coupled.groups for name, _ in group.axes}):
+        if name not in known:
+            raise ValueError(
+                f"params: {name}: expected a leaf for each coupled axis, got none; "
+                "pass all parameters, nested as for `coupled_axes`"
+            )
+    for name, mask in tree.named_leaves(masks).items():
+        if name not in moved or np.shape(mask) != moved[name].shape:
+            raise ValueError(
+                f"masks: {name}: expected the name and shape of a leaf of params, got "
+                f"shape {np.shape(mask)}; nest masks like params, such as "
+                '{"params": masks}'
+            )
+    _check_shapes(coupled, {n: leaf.shape for n, leaf in known.items()}, "reference")
 
 
 def _wide(leaf: Any) -> np.ndarray:

@@ -54,7 +54,8 @@ def supar(
         `fan_axes.of_tree` accepts; None to infer them from names and shapes.
 
     Returns:
-      The factors. `scale_updates` applies those of the learning rate.
+      The factors; those of a layer without active weights are 1. `scale_updates`
+      applies those of the learning rate.
 
     Raises:
       ValueError: if a layout does not fit a leaf, or `base` has other leaves; the
@@ -97,7 +98,9 @@ def supar(
         )
         density = 1.0 if mask is None else jnp.mean(mask, dtype=jnp.float32)
         is_output = fans.inputs != of_base.inputs and fans.outputs == of_base.outputs
-        return fans.inputs / of_base.inputs * density, is_output
+        growth = fans.inputs / of_base.inputs * density
+        # A layer without weights has nothing to scale; 1 / 0 makes updates NaN.
+        return jnp.where(density > 0, growth, 1), is_output
 
     def init(name: str, leaf: Any, mask: Any, small: Any) -> Array:
         growth, is_output = ratio(name, leaf, mask, small)

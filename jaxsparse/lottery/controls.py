@@ -247,7 +247,9 @@ def mix(name: str, params: Params, fresh: Params, masks: Masks) -> Params:
     mixed = {*tree.names(masks)}
 
     def combine(leaf: str, ticket: Array, sign: Array, size: Array) -> Array:
-        return jnp.copysign(size, sign) if leaf in mixed else ticket
+        # Unlike `copysign`, this takes the zero of a pruned weight, often -0.0, for +1.
+        signed = jnp.where(sign < 0, -jnp.abs(size), jnp.abs(size))
+        return signed if leaf in mixed else ticket
 
     return tree.map_with_names(combine, params, signs, sizes)
 

@@ -50,8 +50,8 @@ def visit(
       The parameters with the leaves that `fn` returned.
 
     Raises:
-      ValueError: if a leaf is used by no layer or by more than one; the message names
-        it.
+      ValueError: if a leaf is used by no layer or by more than one, or there are no
+        examples; the message names the leaf.
     """
     # On GPUs, products of float32 are otherwise rounded to 10 bits of mantissa.
     with jax.default_matmul_precision("highest"):
@@ -80,6 +80,11 @@ def visit(
             (side,) = (i for i, name in enumerate(owners) if name in uses)
             name, other = owners[side], eqn.inputs[1 - side]
             uses[name] += 1
+            if not read(other).size:
+                raise ValueError(
+                    f"inputs: expected one or more examples, got inputs of shape "
+                    f"{read(other).shape} at {name}"
+                )
             layer = _layer(eqn, moved[eqn.inputs[side]][1], side)
             if uses[name] == 1:
                 leaves[name] = fn(name, leaves[name], layer, read(other))

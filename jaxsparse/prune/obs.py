@@ -56,7 +56,8 @@ def obs(
     the Hessian :math:`H` of the inputs from :math:`j` on. At the first of every
     `block_size` inputs, the weights from these inputs are chosen for which that number
     is smallest. Layers are pruned in the order in which they are computed, with the
-    inputs that the layers before them have after pruning.
+    inputs that the layers before them have after pruning. A layer whose inputs are all
+    zero, as after a ReLU without any active unit, is pruned by magnitude.
 
     Args:
       apply: called as `apply(params, *inputs)`, in inference mode.
@@ -80,8 +81,8 @@ def obs(
     Raises:
       ValueError: if an argument is out of range, the distribution is unknown or
         "global", a pattern matches no leaf, the structure is another one, a leaf does
-        not fit it, a leaf is used by no layer or by more than one, or a Hessian is
-        singular.
+        not fit it, a leaf is used by no layer or by more than one, there are no
+        examples, or a Hessian is singular; under `jax.jit`, its layer becomes NaN.
       TypeError: if an argument has a wrong type.
 
     Examples:
@@ -152,13 +153,15 @@ def _factor(
       damping: what is added to the diagonal, as a fraction of its mean.
 
     Raises:
-      ValueError: if a Hessian is singular.
+      ValueError: if a Hessian that is not traced is singular.
     """
-    diagonal = jnp.diagonal(gram, axis1=1, axis2=2)
-    extra = damping * jnp.mean(diagonal, axis=1)
+    mean = jnp.mean(jnp.diagonal(gram, axis1=1, axis2=2), axis=1)
+    # Without inputs, no weight matters to the outputs: 1 makes it magnitude pruning.
+    extra = jnp.where(mean == 0, 1, damping * mean)
     hessian = gram + extra[:, None, None] * jnp.eye(gram.shape[1])[None]
     upper = jnp.linalg.cholesky(jnp.linalg.inv(hessian), upper=True)
-    if not bool(jnp.all(jnp.isfinite(upper))):
+    known = not isinstance(upper, jax.core.Tracer)
+    if known and not bool(jnp.all(jnp.isfinite(upper))):
         raise ValueError(
             f"damping: expected one that makes the Hessian of the inputs of {name} "
             f"invertible, got {damping}; use a larger one or more examples"

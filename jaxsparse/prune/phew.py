@@ -1,5 +1,6 @@
 """PHEW: weights on random walks that prefer large weights."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -56,8 +57,9 @@ def phew_scores(
     the probability :math:`|w_{uv}| / \sum_{v'} |w_{uv'}|`; in a convolution, the sums
     are also over positions. Every second walk goes from an output to an input, with the
     sums over the inputs of a unit. The score of a weight is minus the number of the
-    first walk through it. Pruning by these scores keeps the weights of the first walks,
-    as many as it takes.
+    first walk through it, counted from 0. Pruning by these scores keeps the weights of
+    the first walks, as many as it takes, if so many weights are on walks. All other
+    weights have lower scores, in the order of their magnitudes over all layers.
 
     Args:
       apply: called as `apply(params, *inputs)`, in inference mode.
@@ -67,10 +69,13 @@ def phew_scores(
       *inputs: arguments of `apply`, or their shapes; a single example.
       key: typed random key of the walks.
       walks: number of walks, at least 1. None takes as many as there are weights,
-        divided by the number of layers. Weights on no walk have equal scores.
+        divided by the number of layers: of three dense layers of 20 by 20 normal
+        weights, about 55 % of the weights are then on a walk, and sparsities below 45 %
+        keep other weights too.
 
     Returns:
-      Scores in float32 with the nesting of `masks`, for `prune.prune`.
+      Scores in float32 with the nesting of `masks`, for `prune.prune`; at most `-walks`
+      for weights on no walk.
 
     Raises:
       ValueError: if the outputs of a layer are not the inputs of the next, in the order
@@ -86,9 +91,11 @@ def phew_scores(
       8
 
     Deviations:
-      The paper's order of first units is not known to us: walks start at each input or
-      output in turn. Identity shortcuts are left out: walks go through every layer. The
-      last walk may be kept in part, so that the count is exact.
+      The paper takes walks until enough weights are on one; here, their number is set
+      before, and further weights are chosen by magnitude. The paper's order of first
+      units is not known to us: walks start at each input or output in turn. Identity
+      shortcuts are left out: walks go through every layer. The last walk may be kept in
+      part, so that the count is exact.
 
     References:
       Patil, Dovrolis. PHEW: Constructing Sparse Networks that Learn Fast and Generalize
@@ -111,9 +118,16 @@ def phew_scores(
         name: jnp.full(layer.sizes.size, count).at[places].min(numbers)
         for name, layer, places in zip(order, layers, taken, strict=True)
     }
-    return tree.map_with_names(
-        lambda name, mask: -first[name].reshape(mask.shape).astype(jnp.float32), masks
-    )
+    leaves = tree.named_leaves(params)
+    sizes = {name: jnp.abs(leaves[name]).astype(jnp.float32) for name in order}
+    largest = functools.reduce(jnp.maximum, [jnp.max(size) for size in sizes.values()])
+
+    def of(name: str, mask: Array) -> Array:
+        number = first[name].reshape(mask.shape)
+        rest = count * (2 - sizes[name] / jnp.where(largest > 0, largest, 1))
+        return -jnp.where(number < count, number.astype(jnp.float32), rest)
+
+    return tree.map_with_names(of, masks)
 
 
 def _forward(key: Key[Array, ""], layers: list[_Layer], start: Array) -> list[Array]:
@@ -143,6 +157,19 @@ def _draw(key: Key[Array, ""], sizes: Array) -> Int[Array, ""]:
     return jax.random.categorical(key, jnp.log(sizes.ravel()))
 
 
+def _reads_each(owners: np.ndarray, before: _Layer) -> bool:
+    """Returns whether inputs are the units of a layer only, all of them equally often.
+
+    Args:
+      owners: for each input the number of its unit, -1 for an input that is none.
+      before: the layer of the units.
+    """
+    if (owners < 0).any():
+        return False
+    counts = np.bincount(owners, minlength=before.sizes.shape[2])
+    return bool((counts == counts[0]).all())
+
+
 def _chain(order: list[str], params: Params, coupling: Coupling) -> list[_Layer]:
     """Views leaves as layers of which each reads the units of the one before."""
     layouts, leaves = fan_axes.of_tree(params), tree.named_leaves(params)
@@ -170,12 +197,13 @@ def _chain(order: list[str], params: Params, coupling: Coupling) -> list[_Layer]
                 if {written, ends[0]} <= {*group.axes}
                 and group.num_units == layers[-1].sizes.shape[2]
             ]
-            if not axes_of_units:
+            owners = axes_of_units[0] if axes_of_units else None
+            if owners is None or not _reads_each(owners[ends[0]], layers[-1]):
                 raise ValueError(
                     f"params: {name}: expected a layer that reads the outputs of "
-                    f"{written[0]}, got one that does not; PHEW needs a chain of layers"
+                    f"{written[0]} and nothing else, each equally often, got one that "
+                    "does not; PHEW needs a chain of layers"
                 )
-            owners = axes_of_units[0]
             # Numbers of units as outputs of the layer before.
             place = np.argsort(owners[written])
             reads = place[owners[ends[0]]]

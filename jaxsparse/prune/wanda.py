@@ -34,7 +34,8 @@ def wanda_scores(
       Scores with the nesting of `masks`, for `prune.prune` and other functions.
 
     Raises:
-      ValueError: if a leaf is used by no layer or by more than one.
+      ValueError: if a leaf is used by no layer or by more than one, or there are no
+        examples.
       TypeError: if `apply` is not a function or `masks` are not boolean masks.
 
     Examples:
@@ -88,8 +89,8 @@ def wanda(
 
     Raises:
       ValueError: if the sparsity is out of range, the distribution is unknown or
-        "global", a pattern matches no leaf, a leaf does not fit the structure, or a
-        leaf is used by no layer or by more than one.
+        "global", a pattern matches no leaf, a leaf does not fit the structure, a leaf
+        is used by no layer or by more than one, or there are no examples.
       TypeError: if an argument has a wrong type.
 
     Examples:

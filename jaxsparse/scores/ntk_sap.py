@@ -53,7 +53,8 @@ def ntk_sap(
       params: parameters of the network.
       masks: masks of the active weights; None where a leaf is not prunable.
       batches: tree of arrays [n, b, ...] of n batches, n at least 1. Only shapes and
-        dtypes are used. Batches are processed one at a time.
+        dtypes are used; leaves are floating, since inputs are drawn in their place.
+        Batches are processed one at a time.
       key: typed random key.
       epsilon: standard deviation of the change of the weights, above 0.
       initialize: function of a key to new random parameters like `params`. None
@@ -61,11 +62,14 @@ def ntk_sap(
         initial values.
 
     Returns:
-      Scores of 0 or more, in the dtype of the weights; None where the mask is None.
+      Scores of 0 or more in float32, in which masked weights are computed too; None
+      where the mask is None.
 
     Raises:
-      ValueError: if a number is out of range.
-      TypeError: if an argument has a wrong type.
+      ValueError: if a number is out of range, there are no batches, or leaves of
+        `batches` disagree about n.
+      TypeError: if an argument has a wrong type, or a leaf of `batches` is not
+        floating; the message names it.
 
     Examples:
       >>> key, batches = jax.random.key(0), inputs[None]
@@ -86,6 +90,13 @@ def ntk_sap(
       Wang, Li, Sun. NTK-SAP: Improving neural network pruning by aligning training
       dynamics. 2023. arXiv:2304.02840, section 4; details are from the authors' code.
     """
+    count = tree.leading_axis(batches, field="batches")
+    for name, leaf in tree.named_leaves(batches).items():
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise TypeError(
+                f"batches: {name}: expected a floating dtype, since normal inputs are "
+                f"drawn in it, got {leaf.dtype}; convert it to float32"
+            )
     active = sum(jnp.sum(mask) for mask in jax.tree.leaves(masks))
     key = jax.random.fold_in(rng.as_typed(key), active)
     gates = jax.tree.map(lambda mask: mask.astype(jnp.float32), masks)
@@ -118,7 +129,6 @@ def ntk_sap(
         slope = jax.grad(change)(gates, weights, moved, _normal(draws[2], shapes))
         return jax.tree.map(jnp.add, total, slope), None
 
-    count = jax.tree.leaves(batches)[0].shape[0]
     zeros = jax.tree.map(jnp.zeros_like, gates)
     total, _ = lax.scan(add, zeros, (jax.random.split(key, count), batches))
     return jax.tree.map(jnp.abs, total)

@@ -69,20 +69,29 @@ def make_seeds(
       masks: seed of random masks and mask shuffles.
       replicates: number of keys per source. A replicate's key depends on its number
         only, not on how many replicates there are.
-      first: number of the first replicate.
+      first: number of the first replicate, a multiple of `particles`.
       particles: number of consecutive replicates that share the keys of their weights
-        and masks, and have keys of their own for the order of examples only.
+        and masks, and have keys of their own for the order of examples only. Group g
+        has the replicates g * particles to (g + 1) * particles - 1, in any run.
 
     Returns:
       Typed random keys [r] of each source.
+
+    Raises:
+      ValueError: if `first` is not a multiple of `particles`, so that the run would
+        begin within a group.
     """
+    if first % particles:
+        raise ValueError(
+            f"first: expected a multiple of particles {particles}, got {first}; begin "
+            "with the first replicate of a group"
+        )
     seeds = np.asarray([init, data, masks], np.int64)
     names = np.asarray([rng.hash_of(name) for name in Seeds._fields], np.uint32)
-    each = np.arange(replicates, dtype=np.uint32)
+    each = np.uint32(first) + np.arange(replicates, dtype=np.uint32)
     group = each // np.uint32(particles)
     numbers = [each if name == "data" else group for name in Seeds._fields]
-    numbers = np.stack(numbers) + np.uint32(first)
-    return _seeds(seeds, names, numbers)
+    return _seeds(seeds, names, np.stack(numbers))
 
 
 @jax.jit

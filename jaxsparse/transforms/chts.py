@@ -40,7 +40,7 @@ class CHTsOptions(DropGrowOptions):
       first_exponent: power of the relative importance at step 0, 0 or more; 0 draws the
         weights that stay uniformly.
       last_exponent: the same at `end_step`; linear in between. Large powers are close
-        to keeping the most important weights.
+        to keeping the most important weights. `chts` names the source of both.
       initial_sparsity: sparsity of the random initial masks, at most the final one;
         then the sparsity rises to the final one at `end_step`, which is CHTss. None
         begins with the final one, which is CHTs.
@@ -138,11 +138,18 @@ def chts(
       authors do so where too few weights are on a path. In CHTss, sparsity and growth
       end at the same step.
 
+      There are two versions of the authors' code. The first one, for MLPs, CNNs and
+      translation, has the defaults of this function: removal "ri_soft", exponents 1 to
+      3, and a drop fraction of 0.3; but its printed commands choose by magnitude. The
+      second one, for language models, draws by magnitude, with exponents 1 to 9, a drop
+      fraction of 0.1 and, in CHTss, a sparsity that rises for 80 % of the steps. We
+      know of no published run with "ri_soft" and exponents 1 to 3.
+
     References:
       Zhang, Cerretti, Zhao, Wu, Liao, Michieli, Cannistraci. Brain network science
       modelling of sparse neural networks enables Transformers and LLMs to perform as
       fully connected. 2025. arXiv:2501.19107; the formulas are those of the authors'
-      code (CH2-L3n, removal "ri_soft").
+      code (CH2-L3n, removal "ri_soft"), see the deviations.
     """
     update_schedule = update_schedules.make_update_schedule(
         begin_step=begin_step,

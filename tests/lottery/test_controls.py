@@ -193,3 +193,6 @@ def test_signs_and_magnitudes_are_those_of_either() -> None:
             np.testing.assert_array_equal(got < 0, signs[layer]["kernel"] < 0)
             np.testing.assert_array_equal(abs(got), abs(sizes[layer]["kernel"]))
             assert mixed[layer]["bias"] is old[layer]["bias"]
+    zeros, fresh = {"w": jnp.array([-0.0, 0.0])}, {"w": jnp.array([-2.0, 3.0])}
+    found = controls.mix("random_magnitudes", zeros, fresh, {"w": jnp.ones(2, bool)})
+    np.testing.assert_array_equal(found["w"], [2, 3])

@@ -40,6 +40,20 @@ def test_groups_share_keys_of_weights_and_masks_only() -> None:
         np.testing.assert_array_equal(found, plain[np.arange(6) // groups])
 
 
+def test_groups_do_not_depend_on_how_replicates_are_divided_among_runs() -> None:
+    seeds = {"init": 1, "data": 2, "masks": 3, "particles": 2}
+    whole = state_lib.make_seeds(**seeds, replicates=8)
+    parts = [
+        state_lib.make_seeds(**seeds, replicates=count, first=first)
+        for first, count in ((0, 2), (2, 4), (6, 2))
+    ]
+    for keys, *pieces in zip(whole, *parts, strict=True):
+        found = np.concatenate([jax.random.key_data(p) for p in pieces])
+        np.testing.assert_array_equal(found, jax.random.key_data(keys))
+    with pytest.raises(ValueError, match="first: expected a multiple of particles 2"):
+        state_lib.make_seeds(**seeds, replicates=2, first=3)
+
+
 def test_levels_prune_and_start_from_the_mean_of_a_group(tmp_path: Path) -> None:
     made = tiny.train(tmp_path, GROUPS)
     dense, level = (stage for stage in tiny.stages(made) if stage.variant == "ticket")
@@ -77,6 +91,11 @@ def test_levels_prune_and_start_from_the_mean_of_a_group(tmp_path: Path) -> None
     outside = ~np.asarray(chosen["dense1"]["kernel"][0])
     assert not np.asarray(soup["dense1"]["kernel"])[outside].any()
     assert transforms.get_masks(last.opt_state)["dense1"]["kernel"].shape[0] == 4
+    shifted = jax.tree.map(lambda leaf: leaf + 1, group[0])
+    soup = soups.average(shifted, group[1])
+    np.testing.assert_array_equal(
+        np.asarray(soup["dense1"]["kernel"] != 0) & outside, False
+    )
     with pytest.raises(ValueError, match="masks: dense1/kernel: expected one mask"):
         soups.average(last.params, chosen)
 
@@ -112,11 +131,31 @@ def test_statistics_of_batch_norm_are_means_over_batches() -> None:
 
 
 @pytest.mark.parametrize(
+    ("momentum", "error"), [(0.0, 1e-6), (0.9, 1e-5), (0.999, 1e-3)]
+)
+def test_statistics_of_any_size_are_found(momentum: float, error: float) -> None:
+    batches = jnp.array([[0.0, 1e-6, -1.0, 1e4, 1e6]] * 2, jnp.float32)
+    batches = batches.at[1].multiply(3)
+
+    def update(mean: Any, batch: Any) -> Any:
+        return momentum * mean + (1 - momentum) * batch
+
+    found = soups.batch_statistics(update, jnp.full(5, 7.0), batches)
+    wanted = np.asarray(batches, np.float64).mean(axis=0)
+    np.testing.assert_allclose(found, wanted, rtol=error)
+    with pytest.raises(
+        ValueError, match="batches: expected leaves with the same first"
+    ):
+        soups.batch_statistics(update, jnp.zeros(5), batches[:0])
+
+
+@pytest.mark.parametrize(
     "fields",
     [
         {"replicates": 3},
         {"lottery.levels": 0},
         {"lottery.dense_run": "dense"},
+        {"seeds.first": 1},
     ],
     ids=str,
 )
@@ -124,3 +163,11 @@ def test_particles_that_make_no_groups_are_refused(fields: dict[str, Any]) -> No
     c = tiny.config({"replicates": 4, "lottery.particles": 2} | fields)
     with pytest.raises(ValueError, match=r"config\.lottery\.particles: expected"):
         config_lib.validate(c)
+
+
+def test_a_particle_may_not_fail_and_leave_the_others_to_go_on() -> None:
+    """Its weights would be part of the mean of its group."""
+    fields = {"replicates": 4, "lottery.particles": 2, "run.on_nonfinite": "continue"}
+    with pytest.raises(ValueError, match=r"config\.run\.on_nonfinite: expected 'stop'"):
+        config_lib.validate(tiny.config(fields))
+    config_lib.validate(tiny.config(fields | {"lottery.particles": 1}))

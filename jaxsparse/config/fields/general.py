@@ -21,7 +21,9 @@ GENERAL = Section(
 )
 
 SEEDS = Section(
-    "Random seeds. Replicate r folds its number, `seeds.first` + r, into each of them.",
+    "Random seeds. Replicate r folds its number, `seeds.first` + r, into each of them; "
+    "with `lottery.particles`, that number divided by it and rounded down into "
+    "`seeds.init` and `seeds.masks`.",
     {
         "init": Field(
             0,
@@ -36,7 +38,7 @@ SEEDS = Section(
             0,
             valid.EXAMPLES,
             "Number of the first replicate. Above 0, a run continues the numbering of "
-            "another run with the same seeds.",
+            "another run with the same seeds. A multiple of `lottery.particles`.",
         ),
     },
 )

@@ -131,7 +131,8 @@ RUN = Section(
             "stop",
             valid.one_of("stop", "continue"),
             "What happens if a loss is NaN or infinite: `stop` the run, or `continue` "
-            "with the other replicates, without the diverged one in reports.",
+            "with the other replicates, without the diverged one in reports. Only "
+            "`stop` with `lottery.particles`, whose means need all replicates.",
         ),
         "keep_checkpoints": _field(
             "all",
