@@ -53,10 +53,10 @@ def main(argv: Sequence[str]) -> None:
         _measure(out)
     if _TRAIN_ONLY.value:
         return
-    from experiments.benchmarks import compaction_page
-
     if not out.with_suffix(".csv").exists():
         command_line.fail(f"--page_only: no file {out}.csv; call without this flag")
+    from experiments.benchmarks import compaction_page
+
     compaction_page.write_page(out)
     print(f"page: {out}.md")
 

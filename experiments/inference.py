@@ -66,15 +66,15 @@ def main(argv: Sequence[str]) -> None:
             raise ValueError("sparsities in [0, 1) and batches of 1 or more")
     except ValueError as error:
         command_line.fail(f"--sparsities and --batches: expected numbers, got {error}")
+    usual = ROOT / "experiments" / "results" / "inference-cpu"
+    out = command_line.path(_OUT) or usual
+    if _PAGE_ONLY.value and not out.with_suffix(".csv").exists():
+        command_line.fail(f"--page_only: no file {out}.csv; call without this flag")
     start = time.monotonic()
     # Imported here, so that errors in a command are found before JAX is imported.
     from experiments.benchmarks import inference, inference_page, row_origins
 
-    usual = ROOT / "experiments" / "results" / "inference-cpu"
-    out = command_line.path(_OUT) or usual
     rows = inference_page.read(out.with_suffix(".csv"))
-    if _PAGE_ONLY.value and not rows:
-        command_line.fail(f"--page_only: {out}.csv has no rows; call without this flag")
     row_origins.use_one_core()
     inference.keep_memory()
     done = {(row["network"], row["sparsity"], row["batch"]) for row in rows}

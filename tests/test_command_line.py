@@ -13,6 +13,8 @@ TRAIN = "experiments/train.py"
 SWEEP, REPRODUCE = "experiments/sweep.py", "experiments/reproduce.py"
 REPORT, BENCHMARK = "experiments/report.py", "experiments/benchmark.py"
 SCORE, EXPORT = "experiments/score_data.py", "experiments/export.py"
+INFERENCE, COMPACTION = "experiments/inference.py", "experiments/compaction.py"
+PAGE_ONLY = ["--page_only", "--out=/nowhere/x"]
 ONNX = ["--format=onnx", "--out=a.onnx"]
 EL2N = ["--score=el2n", "--out=x.npz"]
 DIGITS = "--config=configs/lth_digits.py"
@@ -101,6 +103,8 @@ MISTAKES = [
         "--out: expected a file ending in .",
     ),
     ([EXPORT, "x", *ONNX, "--masks"], "--masks: expected only with --format=torch"),
+    ([INFERENCE, *PAGE_ONLY], "--page_only: no file /nowhere/x.csv; call without"),
+    ([COMPACTION, *PAGE_ONLY], "--page_only: no file /nowhere/x.csv; call without"),
     ([EXPORT, "/nowhere", *ONNX], "/nowhere: expected a run directory of experiments/"),
 ]
 
