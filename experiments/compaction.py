@@ -4,8 +4,10 @@
 
 Trains six networks by short runs of one seed each, removes the neurons and channels
 that contribute nothing, exports the smaller networks to ONNX (compared with ONNX
-Runtime) and safetensors, and times both networks. The table goes to OUT.csv, and the
-page to OUT.md. A later call trains only what is missing.
+Runtime) and safetensors, and times both networks on one core. The table goes to
+OUT.csv, with the machine and the versions, and the page to OUT.md. A later call trains
+only what is missing, and measures all networks again. To train on all cores, call with
+`--train_only` first.
 """
 
 import sys
@@ -27,6 +29,12 @@ _SECONDS = flags.DEFINE_float(
     "seconds", 1.0, "seconds for each network, over its turns", lower_bound=1e-3
 )
 _TRAIN_ONLY = flags.DEFINE_bool("train_only", False, "train, and measure nothing")
+_PAGE_ONLY = flags.DEFINE_bool(
+    "page_only",
+    False,
+    "measure nothing; write the page from OUT.csv",
+    **command_line.SHARED,
+)
 _OUT = flags.DEFINE_string(
     "out", None, "files without ending; default: experiments/results/compaction-cpu"
 )
@@ -40,6 +48,21 @@ def main(argv: Sequence[str]) -> None:
     """
     del argv
     absl_logging.set_verbosity(absl_logging.WARNING)
+    out = command_line.path(_OUT) or ROOT / "experiments" / "results" / "compaction-cpu"
+    if not _PAGE_ONLY.value:
+        _measure(out)
+    if _TRAIN_ONLY.value:
+        return
+    from experiments.benchmarks import compaction_page
+
+    if not out.with_suffix(".csv").exists():
+        command_line.fail(f"--page_only: no file {out}.csv; call without this flag")
+    compaction_page.write_page(out)
+    print(f"page: {out}.md")
+
+
+def _measure(out: Path) -> None:
+    """Trains what is missing, measures all networks, and writes the CSV file."""
     try:
         data_dir = command_line.folder_of_data(_DATA_DIR)
         extras.require(
@@ -48,21 +71,26 @@ def main(argv: Sequence[str]) -> None:
     except (ValueError, ModuleNotFoundError) as error:
         command_line.fail(str(error))
     # Imported here, so that errors in a command are found before JAX is imported.
-    from experiments.benchmarks import compacted_networks, compaction_page, inference
+    from experiments.benchmarks import (
+        compacted_networks,
+        compaction_page,
+        inference,
+        row_origins,
+    )
 
-    usual = ROOT / "experiments" / "results" / "compaction-cpu"
-    out = command_line.path(_OUT) or usual
     workdir = command_line.path(_WORKDIR) or ROOT / "runs" / "compaction"
+    networks = compacted_networks.NETWORKS
+    if not _TRAIN_ONLY.value:
+        row_origins.use_one_core()  # before XLA starts its threads
+    runs = {n: compacted_networks.train(n, workdir, data_dir) for n in networks}
+    if _TRAIN_ONLY.value:
+        return
     inference.keep_memory()
     rows = []
-    for name in compacted_networks.NETWORKS:
-        run = compacted_networks.train(name, workdir, data_dir)
-        if not _TRAIN_ONLY.value:
-            rows.append(compacted_networks.measure(name, run, seconds=_SECONDS.value))
-            print(rows[-1], flush=True)
-    if rows:
-        compaction_page.write(out, rows, sys.argv)
-        print(f"page: {out}.md")
+    for name, run in runs.items():
+        rows.append(compacted_networks.measure(name, run, seconds=_SECONDS.value))
+        print(rows[-1], flush=True)
+    compaction_page.write_rows(out, rows)
 
 
 if __name__ == "__main__":

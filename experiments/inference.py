@@ -5,9 +5,10 @@
 
 Networks have random weights and random masks. Each network, sparsity and batch size is
 a group, whose methods are timed in turns: dense JAX, `predict.auto`, single forms of
-`predict.fixed`, PyTorch (extra `torch`) and ONNX Runtime (extra `export`). Each group
-is appended to OUT.csv, the page OUT.md is written from this file, and a later call
-measures only the groups that are missing.
+`predict.fixed`, PyTorch (extra `torch`) and ONNX Runtime (extra `export`). All of them
+run on one core. Each group is appended to OUT.csv with the machine and the versions,
+the page OUT.md is written from this file, and a later call measures only the groups
+that are missing.
 """
 
 import itertools
@@ -39,6 +40,12 @@ _SECONDS = flags.DEFINE_float(
 _MINUTES = flags.DEFINE_float(
     "minutes", None, "start no group after so many minutes; default: no limit"
 )
+_PAGE_ONLY = flags.DEFINE_bool(
+    "page_only",
+    False,
+    "measure nothing; write the page from OUT.csv",
+    **command_line.SHARED,
+)
 _OUT = flags.DEFINE_string(
     "out", None, "files without ending; default: experiments/results/inference-cpu"
 )
@@ -61,21 +68,24 @@ def main(argv: Sequence[str]) -> None:
         command_line.fail(f"--sparsities and --batches: expected numbers, got {error}")
     start = time.monotonic()
     # Imported here, so that errors in a command are found before JAX is imported.
-    from experiments.benchmarks import inference, inference_page
+    from experiments.benchmarks import inference, inference_page, row_origins
 
     usual = ROOT / "experiments" / "results" / "inference-cpu"
     out = command_line.path(_OUT) or usual
-    inference.keep_memory()
     rows = inference_page.read(out.with_suffix(".csv"))
+    if _PAGE_ONLY.value and not rows:
+        command_line.fail(f"--page_only: {out}.csv has no rows; call without this flag")
+    row_origins.use_one_core()
+    inference.keep_memory()
     done = {(row["network"], row["sparsity"], row["batch"]) for row in rows}
     for group in itertools.product(_NETWORKS.value, sparsities, batches):
         late = _MINUTES.value and time.monotonic() - start > 60 * _MINUTES.value
-        if late or group in done:
+        if _PAGE_ONLY.value or late or group in done:
             continue
         rows += inference.measure(*group, seconds=_SECONDS.value)
-        inference_page.write(out, rows, sys.argv)
+        inference_page.write(out, rows)
         print(*group, f"{time.monotonic() - start:.0f} s", flush=True)
-    inference_page.write(out, rows, sys.argv)
+    inference_page.write(out, rows)
     print(f"page: {out}.md")
 
 

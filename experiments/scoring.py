@@ -14,7 +14,7 @@ from jaxsparse.analysis import mode_connectivity
 from jaxsparse.data import fingerprint
 from jaxsparse.data.data_pruning import score_files
 from jaxsparse.data.data_pruning import scores as scores_lib
-from jaxsparse.factory import example_scores
+from jaxsparse.factory import example_scores, prediction
 from jaxsparse.runner import old_runs
 from jaxsparse.training import preemption
 
@@ -186,6 +186,7 @@ def _end_points(options: Options) -> list[str]:
 def _score(run: factory.TrainedRun, request: Request) -> tuple[np.ndarray, int]:
     """Returns scores [r n], or barriers of pairs [p n], and the step they belong to."""
     options = request.options
+    prediction.check_classes(run.config, f"--score: {request.score}")
     if request.score == "forgetting":
         return _count_forgetting(run, options.until)
     if request.score == "barrier":

@@ -12,6 +12,7 @@ FOREIGN = {"jaxsparse/models/convolutions.py: convolve"}  # lax.conv_general_dil
 # Linen modules: their fields are the options of a network, each with a default.
 MODULES = {
     "ConvNet",
+    "DecoderLM",
     "LeNet5",
     "MobileNetV1",
     "MobileNetV2",

@@ -71,7 +71,7 @@ MISTAKES = [
     ([SWEEP, "--workdir=x", "--data_dir=/nowhere"], "--data_dir: expected a folder"),
     ([SWEEP, "--workdir=~nosuchuser/x"], "--workdir: expected a folder or file, got "),
     ([REPRODUCE], "--study: missing; expected one of all, stable_imp, data_diet, "),
-    ([REPRODUCE, "--study=tosst"], "--study: unknown 'tosst'; did you mean tost?"),
+    ([REPRODUCE, "--study=tosst"], "--study: unknown 'tosst'; did you mean tost"),
     ([REPRODUCE, "--study=tost", "--scale=huge"], "--scale: unknown 'huge'; did you"),
     (
         [REPRODUCE, "--study=tost", "--data_dir=/nowhere"],

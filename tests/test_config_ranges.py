@@ -173,7 +173,7 @@ STATIC = "--config.sparse.method=static --config.sparse.pai_score="
         ("lottery.controls", ("random_masks",), "did you mean random_mask"),
         ("sparse.method", "erk", "it is a value of config.sparse.distribution, not"),
         # Words that are values of fields of another kind are no hint.
-        ("lottery.score", "scaled", "got 'scaled'$"),
+        ("lottery.score", "scaled", "got 'scaled'"),
         ("lottery.score", "mag", "did you mean magnitude"),
         ("data.augment", "none", "got 'none'$"),
         ("optimizer.name", "step", "got 'step'$"),

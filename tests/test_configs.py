@@ -48,6 +48,7 @@ CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 # By beginning of the name: what the data of a config looks like.
 SHAPES = {"digits": (8, 8, 1), "mnist": (28, 28, 1), "cifar": (32, 32, 3)}
 SHAPES |= {"cinic": (32, 32, 3), "tiny": (64, 64, 3), "imagenet": (224, 224, 3)}
+SHAPES |= {"python_docs": (65, 1, 1)}
 
 
 def presets(path: Path) -> list[str]:
@@ -92,16 +93,15 @@ def is_like_another(c: ConfigDict, shape: tuple[int, ...]) -> bool:
     return known
 
 
-def try_paths(model: Any, like: Any, stats: Any, shape: Any, held: Any) -> Any:
+def try_paths(model: Any, like: Any, stats: Any, example: Any, held: Any) -> Any:
     """Finds operations that paths cannot be followed through, without gradients."""
 
-    def forward(params: Any, images: Any) -> Any:
+    def forward(params: Any, inputs: Any) -> Any:
         ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), stats)
         variables = {"params": params, "batch_stats": ones}
-        return model.apply(variables, images, train=False)
+        return model.apply(variables, inputs, train=False)
 
-    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    order = connectivity.first_to_last(forward, like, held, image)
+    order = connectivity.first_to_last(forward, like, held, example)
     return lambda _: order
 
 

@@ -76,6 +76,17 @@ def train(tx: Any, steps: int) -> Iterator[tuple[Any, Any]]:
         params, held = step(params, held)
 
 
+def test_the_text_is_read_from_its_file(root: Path, tmp_path: Path) -> None:
+    run_example(root, '"novel"')
+    (tmp_path / "novel.txt").write_text("It was a dark and stormy night. " * 10)
+    c = config.default()
+    c.data.name, c.data.dir, c.data.context = "novel", str(tmp_path), 15
+    c.model.name = "decoder"
+    factory.check_names(c)
+    first = factory.load_data(c).train.images[0]
+    assert bytes(first.reshape(-1)) == b"It was a dark an"
+
+
 def test_the_reparameterization_keeps_signs(root: Path) -> None:
     kernel = run_example(root, "register_reparameterization")["params"]["kernel"]
     start = np.array([[0.5, -0.5], [2.0, -2.0]])

@@ -381,6 +381,35 @@ def test_vmap_over_replicates_equals_a_loop() -> None:
         )
 
 
+def test_rows_that_an_input_selects_are_a_layer() -> None:
+    """Any row may be selected: paths arrive at the columns with an active weight."""
+    params = {
+        "embed": {"embedding": jnp.ones((4, 3))},
+        "head": {"kernel": jnp.ones((3, 2))},
+    }
+
+    def apply(params: Params, tokens: Any) -> Any:
+        return (
+            jnp.take(params["embed"]["embedding"], tokens, axis=0)
+            @ (params["head"]["kernel"])
+        )
+
+    tokens, ticket = jnp.zeros((1, 2), jnp.int32), masks.ones(params)
+    assert connectivity.first_to_last(apply, params, ticket, tokens) == [
+        "embed/embedding",
+        "head/kernel",
+    ]
+    table, head = np.ones((4, 3), bool), np.ones((3, 2), bool)
+    table[:, 0], table[:3, 1], head[2] = False, False, False
+    ticket = {"embed": {"embedding": table}, "head": {"kernel": head}}
+    ticket = jax.tree.map(jnp.asarray, ticket)
+    live = connectivity.live(apply, params, ticket, tokens)
+    wanted = table & np.array([False, True, False])
+    np.testing.assert_array_equal(live["embed"]["embedding"], wanted)
+    wanted = head & np.array([False, True, False])[:, None]
+    np.testing.assert_array_equal(live["head"]["kernel"], wanted)
+
+
 SQUARE = {"w": {"kernel": jnp.ones((3, 3))}}
 
 
@@ -403,8 +432,14 @@ def scanned(params: Params, x: Any) -> Any:
         ),
         (lambda p, x: x @ jnp.max(p["w"]["kernel"], 0), "got 'reduce_max'"),
         (
-            lambda p, x: p["w"]["kernel"].at[x[0].astype(int)].get(mode="clip"),
-            "constant indices for 'gather', got indices that depend on inputs",
+            lambda p, x: p["w"]["kernel"].at[0, x[0].astype(int)].get(mode="clip"),
+            "rows of a matrix where an input selects .*got other parts of an array",
+        ),
+        (
+            lambda p, x: jax.lax.dynamic_slice(
+                p["w"]["kernel"], (x[0, 0].astype(int), 0), (1, 3)
+            ),
+            "constant indices for 'dynamic_slice', .*got other indices",
         ),
     ],
 )

@@ -11,11 +11,12 @@ from ml_collections import ConfigDict
 
 import jaxsparse
 from configs import dense_cifar16, gmp_cifar16, lth_mnist, rigl_mnist
-from experiments.benchmarks import inference, timing
+from experiments.benchmarks import inference, row_origins, timing
 from experiments.benchmarks.timing import Job
 from jaxsparse import compaction, export, masks
 
 BATCHES = (1, 256)
+VERSIONS = ("jax", "jaxlib", "numpy")
 Row = dict[str, Any]
 
 
@@ -94,10 +95,10 @@ def measure(name: str, run: Any, *, seconds: float) -> Row:
     before, after = small.report.parameters
     row: Row = {"network": name, "sparsity": masks.sparsity(run.masks())}
     row |= {"parameters": before, "parameters_after": after}
-    counts = small.report.multiply_adds or (0, 0)
+    counts = small.report.multiply_adds or (None, None)
     row |= dict(zip(("macs", "macs_after"), counts, strict=True))
     row["difference"] = small.report.difference
-    row |= _files(small, images)
+    row |= _files(small, images) | row_origins.record(VERSIONS)
     for batch in BATCHES:
         shape = (batch, *images.shape[1:])
         x = np.random.default_rng(0).normal(size=shape).astype(np.float32)

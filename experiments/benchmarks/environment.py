@@ -34,7 +34,7 @@ def describe(argv: Sequence[str]) -> dict[str, Any]:
         "date": datetime.now(UTC).date().isoformat(),
         "backend": jax.default_backend(),
         "devices": f"{len(kinds)} x {kinds[0]}",
-        "processor": f"{_processor()}, {os.cpu_count()} cores",
+        "processor": f"{processor()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
         "matmul_precision": str(jax.config.jax_default_matmul_precision or "default"),
@@ -47,7 +47,8 @@ def load() -> str:
     return ", ".join(f"{value:.2f}" for value in os.getloadavg())
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Returns the name of the processor, or of its architecture."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

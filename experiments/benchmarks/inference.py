@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.benchmarks import inference_networks, timing
+from experiments.benchmarks import inference_networks, row_origins, timing
 from experiments.benchmarks.inference_networks import Network
 from experiments.benchmarks.timing import Job
 from jaxsparse import compaction, export, extras, predict
@@ -28,6 +28,7 @@ METHODS = {
     "PyTorch CSR": False,
     "ONNX Runtime, dense": False,
 }
+VERSIONS = ("jax", "numpy", "scipy", "numba", "torch", "onnxruntime")
 PACKAGES = {"PyTorch": "torch", "ONNX": "onnxruntime", "Numba": "numba"}
 MOST_DIFFERENCE = 1e-3  # of logits, relative to the largest
 # Turns of each method; fewer where calls are long.
@@ -48,8 +49,8 @@ def measure(name: str, sparsity: float, batch: int, *, seconds: float) -> list[R
       seconds: time for each method, over all turns; at least one call in each turn.
 
     Returns:
-      A row for each method: median, shortest and longest milliseconds of a call, and
-      the same of the ratio of dense JAX's time to it within turns.
+      A row for each method: median, shortest and longest milliseconds of a call, the
+      same of the ratio of dense JAX's time to it within turns, and the machine.
 
     Raises:
       RuntimeError: if a method computes other logits than JAX.
@@ -76,10 +77,10 @@ def measure(name: str, sparsity: float, batch: int, *, seconds: float) -> list[R
     turns = FEW_TURNS if batch >= LARGE_BATCH else TURNS
     rates = timing.interleave(jobs, seconds=seconds, repetitions=turns, pause=PAUSE)
     times = timing.milliseconds(rates)
-    rows = []
+    origin, rows = row_origins.record(VERSIONS), []
     for method in METHODS:
         row: Row = {"network": name, "sparsity": sparsity, "batch": batch}
-        row |= {"method": method, "note": notes[method]}
+        row |= {"method": method, "note": notes[method]} | origin
         if method in times:
             ratios = timing.ratios(rates[method], rates[BASE])
             row |= _spread("ms", times[method]) | _spread("ratio", ratios)

@@ -177,10 +177,10 @@ def run(
 def _multiply_adds(
     whole: tuple[Apply, Any], small: tuple[Apply, Any], inputs: tuple[Any, ...]
 ) -> tuple[int, int] | None:
-    """Counts the multiply-adds of two networks; None if they depend on the inputs."""
+    """Counts the multiply-adds of two networks; None if their number is unknown."""
     try:
         found = [flops.macs(apply, params, *inputs) for apply, params in (whole, small)]
-    except ValueError:  # a `while` loop
+    except flops.UnboundedLoop:
         return None
     return found[0].total, found[1].total
 

@@ -11,6 +11,7 @@ from flax import linen as nn
 from jaxsparse import arguments, tree
 from jaxsparse.compaction import compacted
 from jaxsparse.compaction.compacted import Compacted
+from jaxsparse.models import layers
 from jaxsparse.types import Masks
 
 # What is added to a width to find the axes that it determines. Several, since some
@@ -172,7 +173,7 @@ def _with_named_widths(module: Any, before: Shapes, wanted: Shapes) -> nn.Module
     widths = dict(old or {})
     for name, shape in wanted.items():
         layer, _, leaf = name.removeprefix("params/").rpartition("/")
-        if leaf == "kernel" and shape[-1] != before[name][-1]:
+        if leaf in layers.WEIGHTS and shape[-1] != before[name][-1]:
             widths[layer] = shape[-1]
     try:
         return module.clone(widths=widths)

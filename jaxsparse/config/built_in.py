@@ -339,5 +339,11 @@ register_reparameterization(
 
 _DATASETS = "jaxsparse.data.datasets:"
 register_dataset("digits", "jaxsparse.data.digits:read")
+register_dataset(
+    "python_docs",
+    "jaxsparse.data.text:read_python_docs",
+    label="Python documentation",
+    predicts="next_token",
+)
 register_dataset("cinic10", f"{_DATASETS}read_cinic10")
 register_dataset("tiny_imagenet", f"{_DATASETS}read_tiny_imagenet")

@@ -114,6 +114,23 @@ for _name, _width, _heads in (("ti", 192, 3), ("s", 384, 6), ("b", 768, 12)):
         width=_width,
         heads=_heads,
     )
+# Without a size in their names: width, depth and heads are config fields.
+for _patch in (2, 4):
+    register_model(
+        f"vit_{_patch}",
+        f"{_MODELS}ViT",
+        takes=("width", "depth", "heads", "dtype"),
+        arguments={"patch": _patch, "depth": 6, "heads": 4},
+        patch=_patch,
+    )
+for _name, _tied in (("decoder", False), ("decoder_tied", True)):
+    register_model(
+        _name,
+        f"{_MODELS}DecoderLM",
+        takes=("width", "depth", "heads", "dtype"),
+        arguments={"tied": _tied},
+        predicts="next_token",
+    )
 for _depth, _widen in ((16, 8), (22, 2), (28, 10)):
     _network(
         f"wide_resnet_{_depth}_{_widen}",

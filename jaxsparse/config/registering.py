@@ -20,7 +20,7 @@ from jaxsparse.config.specs import (
 )
 
 # Fields of the section "model" that only some networks use.
-SIZES = ("width", "features", "conv_channels", "padding")
+SIZES = ("width", "depth", "heads", "features", "conv_channels", "padding")
 INJECTED = ("norm", "conv", "pool", "skip", "dtype")
 
 Function = Callable[..., Any]
@@ -208,13 +208,13 @@ def register_model(
         module that is called as `module(images, train=)`. Omit it to use this function
         as a decorator.
       takes: keyword arguments of `function`: fields of the config's section "model"
-        ("width", "features", "conv_channels", "padding", "dtype"), and injected layers
-        ("norm", "conv", "pool", "skip").
+        ("width", "depth", "heads", "features", "conv_channels", "padding", "dtype"),
+        and injected layers ("norm", "conv", "pool", "skip").
       options: default values of additional fields under `config.model`, passed to
         `function` as keyword arguments; bool, int, float, str or tuple.
       label: name in reports; "" for `name`.
       **more: further attributes of `ModelSpec`: `arguments`, `blocks`, `rectifies`,
-        `patch`.
+        `patch`, `predicts`.
 
     Returns:
       The function, unchanged.
@@ -252,13 +252,15 @@ def register_dataset(
     label: str = "",
     mean: tuple[float, ...] = (),
     std: tuple[float, ...] = (),
+    predicts: str = "classes",
 ) -> Any:
     """Registers a dataset, for `data.name`.
 
     Args:
       name: name in configs, a valid Python identifier.
       function: called with the keyword argument `data_dir` (None if the config does not
-        set it) and those named in `options`. It returns training and test examples, as
+        set it), those named in `options` and, for a text, `context`, the value of
+        `data.context`. It returns training and test examples, as
         `data.dataset.Examples`, and the number of classes. Omit it to use this function
         as a decorator.
       options: default values of additional fields under `config.data`, passed to
@@ -267,13 +269,15 @@ def register_dataset(
       mean: mean of each channel on the [0, 1] scale; () computes mean and standard
         deviation from the training images.
       std: standard deviation of each channel on the [0, 1] scale; () if `mean` is ().
+      predicts: what networks predict: "classes" of images, or the "next_token" after
+        each token of a text, whose examples are those of `data.text.split`.
 
     Returns:
       The function, unchanged.
 
     Raises:
-      ValueError: if another function has the name, or an option is already a config
-        field.
+      ValueError: if another function has the name, an option is already a config field,
+        or `predicts` has another value.
       TypeError: if `function` is not a function.
 
     Examples:
@@ -288,5 +292,10 @@ def register_dataset(
       ...     test = data.dataset.take(examples, np.arange(size // 2, size))
       ...     return training, test, 3
     """
+    if predicts not in specs.PREDICTS:
+        raise ValueError(
+            f"predicts: expected one of {specs.PREDICTS}, got {predicts!r}"
+        )
     fields = {"options": dict(options or {}), "label": label, "mean": mean, "std": std}
+    fields["predicts"] = predicts
     return entries.add(registries.DATASETS, DatasetSpec, name, function, fields)

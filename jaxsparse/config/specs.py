@@ -92,7 +92,8 @@ class ScoreSpec(Spec):
 # Arguments that a score can request by name, all for a single replicate.
 SCORE_NEEDS = {
     "loss": "loss(params, batch, temperature=1.0), the mean cross-entropy in training",
-    "batches": "(images [n b h w c], labels [n b]), normalized training examples",
+    "batches": "(images [n b h w c], labels [n b]), normalized training examples; of "
+    "texts tokens and the next tokens, [n b t] each",
     "apply": "apply(params, images), the logits in evaluation mode",
     "input_shape": "the shape of a batch of one image, (1, h, w, c)",
     "key": "a random key",
@@ -218,14 +219,17 @@ class ModelSpec(Spec):
     """A network, whose function returns a linen module for a number of classes.
 
     Attributes:
-      arguments: fixed keyword arguments of the function.
+      arguments: keyword arguments of the function; for those that are also in `takes`,
+        the value if the config does not set one.
       takes: keyword arguments that the function takes in addition to `classes`: fields
-        of the config's section "model" ("width", "features", "conv_channels",
-        "padding", "dtype"), and layers to inject ("norm", "conv", "pool", "skip").
+        of the config's section "model" ("width", "depth", "heads", "features",
+        "conv_channels", "padding", "dtype"), and layers to inject ("norm", "conv",
+        "pool", "skip").
       blocks: number of sizes in `model.features`; None for any number.
       rectifies: whether the activation is ReLU. If so, the soft activations of ToST can
         replace the module's field `act`.
       patch: height and width of images must be multiples of this number of pixels.
+      predicts: "classes" of images, or the "next_token" after each token of a text.
     """
 
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -233,6 +237,7 @@ class ModelSpec(Spec):
     blocks: int | None = None
     rectifies: bool = False
     patch: int = 1
+    predicts: str = "classes"
 
     def make(self, **fields: Any) -> Any:
         """Makes the linen module.
@@ -240,7 +245,7 @@ class ModelSpec(Spec):
         Args:
           **fields: `classes` and the arguments in `takes`.
         """
-        return self.load()(**self.arguments, **fields)
+        return self.load()(**{**self.arguments, **fields})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -248,16 +253,23 @@ class DatasetSpec(Spec):
     """A dataset, whose function reads it.
 
     The function takes the keyword argument `data_dir` and returns training examples,
-    test examples and the number of classes.
+    test examples and the number of classes. That of a text also takes `context`, the
+    number of tokens that a network reads at once; see `data.text`.
 
     Attributes:
       mean: mean of each channel on the [0, 1] scale; () computes mean and standard
         deviation from the training images.
       std: standard deviation of each channel on the [0, 1] scale; () if `mean` is ().
+      predicts: what networks predict: "classes" of images, or the "next_token" after
+        each token of a text.
     """
 
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    predicts: str = "classes"
+
+
+PREDICTS = ("classes", "next_token")
 
 
 def source_of(function: Any) -> str | None:

@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.extend import core
@@ -211,11 +212,13 @@ def _move(eqn: core.JaxprEqn, values: list[Value], walk: Walk) -> list[Value]:
     name = eqn.primitive.name
     count = MOVES[name] or len(values)
     data, indices = values[:count], values[count:]
+    if name == "gather" and isinstance(indices[0], Signal):
+        return [_look_up(eqn, data[0], indices[0], walk)]
     if any(not isinstance(v, Constant) or v.value is None for v in indices):
         _raise_unsupported(
-            f"constant indices for {name!r}",
-            "indices that depend on inputs or parameters; pass the values that are "
-            "looked up as inputs",
+            f"constant indices for {name!r}, or rows of a matrix that an input selects",
+            "other indices that depend on inputs or parameters; pass the values that "
+            "are looked up as inputs",
         )
     patterns = _patterns(data, _avals(eqn)[:count], walk)
     params = dict(eqn.params)
@@ -224,6 +227,30 @@ def _move(eqn: core.JaxprEqn, values: list[Value], walk: Walk) -> list[Value]:
         params["fill_value"] = 0.0
     moved = _bind(eqn, patterns + [value.value for value in indices], params)
     return [_like(data, result) for result in moved]
+
+
+def _look_up(eqn: core.JaxprEqn, table: Value, index: Signal, walk: Walk) -> Value:
+    """Selects rows of a matrix by an input, as in an embedding.
+
+    This is the product of the matrix with a vector that is 1 at the row and 0
+    elsewhere. Since any row may be selected, a path arrives at every entry of it.
+    """
+    numbers, shape = eqn.params["dimension_numbers"], eqn.invars[0].aval.shape
+    rank = len(index.pattern.shape)
+    if not (
+        len(shape) == 2
+        and numbers.collapsed_slice_dims == numbers.start_index_map == (0,)
+        and numbers.offset_dims == (rank - 1,)
+        and tuple(eqn.params["slice_sizes"]) == (1, shape[1])
+    ):
+        _raise_unsupported(
+            "rows of a matrix where an input selects entries by 'gather'",
+            f"other parts of an array of shape {shape}; write it in another form",
+        )
+    rows = jnp.broadcast_to(index.pattern, (*index.pattern.shape[:-1], shape[0]))
+    op = functools.partial(jnp.tensordot, axes=1)
+    avals = [jax.ShapeDtypeStruct(rows.shape, rows.dtype), eqn.invars[0].aval]
+    return abstract_values.multiply(op, [Signal(rows), table], avals, walk)
 
 
 def _patterns(

@@ -71,8 +71,8 @@ def live(apply: Apply, params: Any, masks: Masks, *inputs: Any) -> Masks:
 
     Raises:
       ValueError: if `apply` uses a primitive without a rule, such as `scan` or a sort,
-        looks up rows by an input, or changes weights so that zeros need not stay zero;
-        or if `masks` do not fit `params`.
+        looks up anything but rows of a matrix by an input, or changes weights so that
+        zeros need not stay zero; or if `masks` do not fit `params`.
 
     Examples:
       >>> params = {"a": jnp.ones((2, 2)), "b": jnp.ones((2, 1))}
@@ -112,8 +112,8 @@ def reached(apply: Apply, params: Any, masks: Masks, *inputs: Any) -> Masks:
 
     Raises:
       ValueError: if `apply` uses a primitive without a rule, such as `scan` or a sort,
-        looks up rows by an input, or changes weights so that zeros need not stay zero;
-        or if `masks` do not fit `params`.
+        looks up anything but rows of a matrix by an input, or changes weights so that
+        zeros need not stay zero; or if `masks` do not fit `params`.
     """
     return _answer("reached", apply, params, masks, inputs)
 
@@ -140,8 +140,8 @@ def used(apply: Apply, params: Any, masks: Masks, *inputs: Any) -> Masks:
 
     Raises:
       ValueError: if `apply` uses a primitive without a rule, such as `scan` or a sort,
-        looks up rows by an input, or changes weights so that zeros need not stay zero;
-        or if `masks` do not fit `params`.
+        looks up anything but rows of a matrix by an input, or changes weights so that
+        zeros need not stay zero; or if `masks` do not fit `params`.
     """
     return _answer("used", apply, params, masks, inputs)
 
@@ -170,8 +170,8 @@ def first_to_last(apply: Apply, params: Any, masks: Masks, *inputs: Any) -> list
 
     Raises:
       ValueError: if `apply` uses a primitive without a rule, such as `scan` or a sort,
-        looks up rows by an input, or changes weights so that zeros need not stay zero;
-        or if `masks` do not fit `params`.
+        looks up anything but rows of a matrix by an input, or changes weights so that
+        zeros need not stay zero; or if `masks` do not fit `params`.
 
     Examples:
       >>> params = {"head": jnp.ones((3, 1)), "hidden": jnp.ones((2, 3))}

@@ -1,8 +1,8 @@
 """Datasets as arrays in memory, or as images that stay in their files.
 
 `datasets.load` makes a dataset from a prepared TFDS folder (`sources`, `tfds_folders`,
-`tfds_info`, `tfds_records`), from folders of images (`folders`, `tiny_imagenet`) or
-from the digits in scikit-learn (`digits`).
+`tfds_info`, `tfds_records`), from folders of images (`folders`, `tiny_imagenet`) from
+the digits in scikit-learn (`digits`), or from a text (`text`).
 Images in memory are decoded once (`decoding`, `processes`) and kept as arrays in a
 cache (`image_cache`). Datasets larger than memory stay in their files (`lazy`,
 `record_files`, `image_sources`) and are decoded on access (`image_files`): random

@@ -21,6 +21,8 @@ Images = UInt8[np.ndarray, "n h w c"] | StoredImages
 class Examples(NamedTuple):
     """Labeled images: example i is row i of both arrays.
 
+    Windows of a text are stored as images with one row for each byte, see `text`.
+
     Attributes:
       images: uint8 pixels in [0, 255], [n h w c]; an array in memory, or
         `StoredImages` that are decoded on access.

@@ -23,6 +23,7 @@ from jaxsparse.data import (
     folders,
     image_cache,
     names,
+    text,
     tfds_folders,
     tiny_imagenet,
 )
@@ -69,6 +70,7 @@ READERS: dict[str, Reader] = {
     "digits": digits.read,
     "cinic10": read_cinic10,
     tiny_imagenet.NAME: read_tiny_imagenet,
+    "python_docs": text.read_python_docs,
 }
 
 # Mean and standard deviation of each channel, as papers on these datasets use them.

@@ -11,7 +11,7 @@ from jaxsparse.factory.eval_fns import EvalFns, make_eval_fns
 from jaxsparse.factory.execution_plan import make_execution_plan
 from jaxsparse.factory.experiment import make_experiment
 from jaxsparse.factory.forgetting import count_forgetting
-from jaxsparse.factory.input_data import load_data, make_augment
+from jaxsparse.factory.input_data import example_input, load_data, make_augment
 from jaxsparse.factory.jax_setup import set_up_jax
 from jaxsparse.factory.models import make_model
 from jaxsparse.factory.sparse_inits import SPARSE_INITS
@@ -32,6 +32,7 @@ __all__ = (
     "TrainedRun",
     "make_execution_plan",
     "check_names",
+    "example_input",
     "count_forgetting",
     "make_durations",
     "load_state",

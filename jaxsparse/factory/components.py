@@ -61,14 +61,14 @@ def make_optimizer(config: ConfigDict, rate: optimizers.LearningRate) -> Any:
 
 
 def variable_shapes(
-    config: ConfigDict, make: Callable[[], nn.Module], image: tuple[int, ...]
+    config: ConfigDict, make: Callable[[], nn.Module], example: jax.ShapeDtypeStruct
 ) -> Any:
-    """Returns the shapes of a network's variables for images [h w c].
+    """Returns the shapes of a network's variables for its inputs.
 
     Args:
       config: a validated config, for the message.
       make: makes the network; called under tracing, so that it computes nothing.
-      image: height, width and channels of one image.
+      example: a batch of one input, abstract.
 
     Returns:
       The variables as `jax.ShapeDtypeStruct`, with "params" and possibly "batch_stats".
@@ -79,7 +79,7 @@ def variable_shapes(
     """
 
     def first() -> Any:
-        one = jnp.zeros((1, *image), jnp.float32)
+        one = jnp.zeros(example.shape, example.dtype)
         return make().init(jax.random.key(0), one, train=False)
 
     try:
@@ -89,7 +89,8 @@ def variable_shapes(
         empty = True
     if empty:
         raise ValueError(
-            f"config.model.name: expected a network for images of shape {image}, got "
+            f"config.model.name: expected a network for images of shape "
+            f"{example.shape[1:]}, got "
             f"{config.model.name!r}, whose strides and pooling leave nothing of them; "
             "choose another network, or larger images"
         )
@@ -184,14 +185,15 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> Tra
       ValueError: if the parts do not fit together; the message names the config field.
     """
     model = models.make_model(config, classes=dataset.classes)
-    image = dataset.train.images.shape[1:]
-    models.check_images(config, image)
+    models.check_images(config, dataset.train.images.shape[1:])
+    task = input_data.make_task(config, dataset)
+    example = input_data.example_input(config, dataset)
     annealed = tost.make_annealed_model(config, length)
     # Ghost skips have parameters, which must exist from the first step on.
     like = variable_shapes(
         config,
         lambda: model if annealed is None else annealed(model, 0, train=False),
-        image,
+        example,
     )
     stats = like.get("batch_stats", {})
     # Two networks with the same parameters: `trained` may compute convolutions with
@@ -199,10 +201,10 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> Tra
     # `connectivity` can trace.
     trained = models.make_model(config, classes=dataset.classes, training=True)
     weights = like["params"]
-    dense = init_masks.ends_kept_whole(config, model, weights, stats, image)
+    dense = init_masks.ends_kept_whole(config, model, weights, stats, example)
     rate = make_rate(config, length)
     # Traced, because names and shapes alone do not tell inputs from outputs.
-    axes = init_masks.layouts(model, weights, stats, image)
+    axes = init_masks.layouts(model, weights, stats, example)
     wrap = methods.make_wrap(config, length, rate, dense=dense, axes=axes)
     tx = wrap(make_optimizer(config, rate), rng.make_key(config.seeds.masks))
     with config_context("sparse"):
@@ -216,13 +218,12 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> Tra
     # Scores are computed with `precise=True`: in float32 even if activations are
     # bfloat16.
     precise = models.make_model(config, classes=dataset.classes, precise=True)
-    normalize = input_data.make_normalize(config, dataset)
     return TrainTask(
         jax.jit(_make_first_weights(config, weights, stats)),
         tx,
         masks,
         first_masks=init_masks.make_init_masks(
-            config, dataset, precise, normalize, wrap, dense=dense, axes=axes
+            config, dataset, precise, task, wrap, dense=dense, axes=axes
         ),
         start=StartWeights(
             fresh_weights=config.sparse.ablation == "reinitialized",
@@ -231,20 +232,20 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> Tra
                 config,
                 dataset,
                 model=tost.as_rescaled(trained, annealed),
-                normalize=normalize,
+                task=task,
                 augment=input_data.make_augment(config),
             ),
         ),
         count_effective=init_masks.make_effective_count(
-            model, weights, stats, image, masks
+            model, weights, stats, example, masks
         ),
-        level_scores=scores_lib.make_level_scores(config, dataset, precise, normalize),
+        level_scores=scores_lib.make_level_scores(config, dataset, precise, task),
         flops=flops.make_account(
             config,
             length,
             init_masks.inference_of(model, stats),
             weights,
-            image,
+            example,
             masks,
         ),
     )

@@ -78,7 +78,7 @@ def choose(
     spec = config_lib.SCORES.find(c.pai_score)
     score = scorer.bind(spec, c, field=scores_lib.PAI_SCORE)
     apply = functools.partial(model.apply, train=False)
-    coupled = coupling.coupled_axes(apply, variables, scorer.images[0, :1])
+    coupled = coupling.coupled_axes(apply, variables, scorer.inputs[0, :1])
     weights = variables["params"]
     everything = masks_lib.ones(weights, prunable=methods.prunable(config))
     scores = {"params": score(weights, everything)}

@@ -16,6 +16,9 @@ from jaxsparse.models import layers
 class EvalFns(NamedTuple):
     """Functions of a network for analyses. Images are uint8 [n h w c].
 
+    For networks that predict next tokens, images are windows of text, and logits have
+    an axis of positions, [n t k].
+
     They compute the network without ToST's soft activations and ghost skips, which is
     the final network of a run that anneals them away.
 
@@ -27,8 +30,8 @@ class EvalFns(NamedTuple):
       batch_logits: function `(params, images)` to logits [n k], in training mode:
         BatchNorm uses the statistics of these images.
       evaluate: function `(params, batch_stats, (images, labels))` to the loss of each
-        example [n] and whether it is classified correctly [n], in inference mode; an
-        argument of `mode_connectivity.along_path`.
+        prediction, [n] or [n t], and whether it is correct, in inference mode; for
+        classification an argument of `mode_connectivity.along_path`.
       loss: function `(params, (images, labels))` to the mean cross-entropy, in training
         mode: BatchNorm uses the statistics of these images.
       statistics: function `(params, images)` to the BatchNorm statistics of these
@@ -53,19 +56,19 @@ def make_eval_fns(config: ConfigDict, dataset: Dataset, batch_stats: Any) -> Eva
     """
     model = models.make_model(config, classes=dataset.classes)
     trained = models.make_model(config, classes=dataset.classes, training=True)
-    normalize = input_data.make_normalize(config, dataset)
+    task = input_data.make_task(config, dataset)
     # From zero, one step of the running average is proportional to the batch
     # statistics.
     nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), batch_stats)
 
     def logits(params: Any, stats: Any, images: Any) -> Any:
         variables = {"params": params, "batch_stats": stats}
-        return model.apply(variables, normalize(images), train=False)
+        return model.apply(variables, task.inputs(images), train=False)
 
     def in_training(params: Any, images: Any) -> tuple[Any, Any]:
         variables = {"params": params, "batch_stats": nothing}
         scores, changed = trained.apply(
-            variables, normalize(images), train=True, mutable=["batch_stats"]
+            variables, task.inputs(images), train=True, mutable=["batch_stats"]
         )
         return scores, changed.get("batch_stats", {})
 
@@ -74,12 +77,13 @@ def make_eval_fns(config: ConfigDict, dataset: Dataset, batch_stats: Any) -> Eva
 
     def evaluate(params: Any, stats: Any, batch: Any) -> Any:
         scores = logits(params, stats, batch[0])
-        correct = losses.is_correct(scores, batch[1])
-        return losses.cross_entropy(scores, batch[1]), correct
+        targets = task.targets(*batch)
+        correct = losses.is_correct(scores, targets)
+        return losses.cross_entropy(scores, targets), correct
 
     def loss(params: Any, batch: Any) -> Any:
         scores = batch_logits(params, batch[0])
-        return jnp.mean(losses.cross_entropy(scores, batch[1]))
+        return jnp.mean(losses.cross_entropy(scores, task.targets(*batch)))
 
     def statistics(params: Any, images: Any) -> Any:
         _, found = in_training(params, images)

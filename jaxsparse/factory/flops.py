@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
@@ -25,7 +24,7 @@ def make_account(
     length: Durations,
     forward: Callable[..., Any],
     weights: Any,
-    image: tuple[int, ...],
+    example: jax.ShapeDtypeStruct,
     masks: Masks,
 ) -> FlopAccount | None:
     """Makes what the FLOPs of a run are computed from.
@@ -37,16 +36,15 @@ def make_account(
       length: durations of the config in steps.
       forward: the forward pass in inference mode, of parameters and images.
       weights: parameters of one replicate, possibly abstract.
-      image: height, width and channels of one image.
+      example: a batch of one input, abstract.
       masks: dense masks of one replicate.
 
     Returns:
       The account. None, after a warning, if the network cannot be traced.
     """
     weights, masks = map(ghost_skips.strip_ghosts, (weights, masks))
-    one = jax.ShapeDtypeStruct((1, *image), jnp.float32)
     try:
-        macs = flops.macs(forward, weights, one, masks=masks)
+        macs = flops.macs(forward, weights, example, masks=masks)
     except ValueError as error:
         log.warning("FLOPs are not counted: %s", error)
         return None

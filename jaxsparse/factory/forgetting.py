@@ -8,7 +8,7 @@ from jaxtyping import Float32
 
 from jaxsparse import durations
 from jaxsparse.data.data_pruning import forgetting as forgetting_lib
-from jaxsparse.factory import experiment, trained_run
+from jaxsparse.factory import experiment, prediction, trained_run
 from jaxsparse.factory import pretraining as pretraining_lib
 from jaxsparse.lottery import plan as plan_lib
 from jaxsparse.runner.experiment import Experiment
@@ -66,6 +66,7 @@ def count_forgetting(
       Paul, Ganguli, Dziugaite. Deep Learning on a Data Diet: Finding Important Examples
       Early in Training. 2021. arXiv:2107.07075, after Toneva et al., arXiv:1812.05159.
     """
+    prediction.check_classes(run.config, "forgetting")
     if pretraining_lib.differs(run.config):
         raise ValueError(
             f"{run.folder}: expected a run that trains on all examples from the first "

@@ -52,7 +52,7 @@ def make_rescale(
     dataset: Dataset,
     *,
     model: nn.Module,
-    normalize: Callable[..., Any],
+    task: losses.PredictionTask,
     augment: steps.Augment | None,
 ) -> Rescale | None:
     """Makes the function that rescales initial weights with GradInit.
@@ -65,7 +65,7 @@ def make_rescale(
       config: a validated config.
       dataset: the dataset, with at least three batches of training examples.
       model: the network as it is at the beginning of training.
-      normalize: function of uint8 images to the network's float inputs.
+      task: inputs and targets of the network for a batch of examples.
       augment: random augmentation of the images; None leaves them unchanged.
 
     Returns:
@@ -93,7 +93,7 @@ def make_rescale(
     fields = gradinit_options.GradInitOptions._fields
     options = gradinit_options.GradInitOptions(**{name: c[name] for name in fields})
 
-    loss, pair = _make_loss(model), _make_pair(normalize, augment)
+    loss, pair = _make_loss(model), _make_pair(task, augment)
 
     def every(params: Params, stats: Any, masks: Masks, seeds: Seeds) -> Any:
         found = []
@@ -128,25 +128,25 @@ def _make_loss(model: nn.Module) -> Callable[[Params, Any], Any]:
     """
 
     def loss(params: Params, batch: Any) -> Any:
-        stats, images, labels = batch
+        stats, inputs, targets = batch
         logits, _ = model.apply(
             {"params": params, "batch_stats": stats},
-            images,
+            inputs,
             train=True,
             mutable=["batch_stats"],
         )
-        return jnp.mean(losses.cross_entropy(logits, labels))
+        return jnp.mean(losses.cross_entropy(logits, targets))
 
     return loss
 
 
 def _make_pair(
-    normalize: Callable[..., Any], augment: steps.Augment | None
+    task: losses.PredictionTask, augment: steps.Augment | None
 ) -> Callable[..., tuple[Any, Any]]:
     """Makes the compiled function that prepares the two batches of a step.
 
     Args:
-      normalize: function of uint8 images to the network's float inputs.
+      task: inputs and targets of the network for a batch of examples.
       augment: random augmentation of the images; None leaves them unchanged.
 
     Returns:
@@ -159,8 +159,8 @@ def _make_pair(
         if augment is not None:
             places = jnp.arange(len(images), dtype=jnp.int32)
             images = augment(images, key=key, places=places)
-        first, second, third = jnp.split(normalize(images), BATCHES)
-        a, b, c = jnp.split(labels, BATCHES)
+        first, second, third = jnp.split(task.inputs(images), BATCHES)
+        a, b, c = jnp.split(task.targets(images, labels), BATCHES)
         return (
             (stats, jnp.concatenate([first, second]), jnp.concatenate([a, b])),
             (stats, jnp.concatenate([first, third]), jnp.concatenate([a, c])),

@@ -12,7 +12,7 @@ from jaxtyping import Array, Key
 from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
-from jaxsparse import connectivity, fan_axes, prune, replicates
+from jaxsparse import connectivity, fan_axes, losses, prune, replicates
 from jaxsparse import masks as masks_lib
 from jaxsparse.data.dataset import Dataset
 from jaxsparse.factory import coupled_masks, methods
@@ -135,7 +135,7 @@ def make_init_masks(
     config: ConfigDict,
     dataset: Dataset,
     model: nn.Module,
-    normalize: Callable[..., Array],
+    task: losses.PredictionTask,
     wrap: methods.Wrap,
     *,
     dense: tuple[str, ...],
@@ -148,7 +148,7 @@ def make_init_masks(
       dataset: supplies the training examples for scores; each replicate draws its own
         with its data key.
       model: the network.
-      normalize: function of uint8 images to the network's float inputs.
+      task: inputs and targets of the network for a batch of examples.
       wrap: makes an optimizer sparse, from `methods.make_wrap`.
       dense: names of layers to keep dense, in addition to the config's patterns.
       axes: input and output axes of the network's weights; None infers them from names
@@ -174,7 +174,7 @@ def make_init_masks(
         for r in range(len(seeds.data)):
             weights, own_stats, own_seeds = replicates.take((params, stats, seeds), r)
             scorer = scores_lib.make_score_inputs(
-                config, spec, dataset, model, normalize, own_stats, own_seeds
+                config, spec, dataset, model, task, own_stats, own_seeds
             )
             if coupled_masks.is_chosen(config):
                 variables = {"params": weights, "batch_stats": own_stats}
@@ -184,7 +184,7 @@ def make_init_masks(
             masks = _ablate(masks, weights, scorer, c, own_seeds.masks)
             if c.prune_disconnected:
                 apply = functools.partial(scorer.network, train=False)
-                masks = connectivity.live(apply, weights, masks, scorer.images[0, :1])
+                masks = connectivity.live(apply, weights, masks, scorer.inputs[0, :1])
             one_each.append(masks)
         return replicates.stack(one_each)
 
@@ -260,7 +260,7 @@ def _choose(
 
 
 def ends_kept_whole(
-    config: ConfigDict, model: nn.Module, like: Any, stats: Any, shape: Any
+    config: ConfigDict, model: nn.Module, like: Any, stats: Any, example: Any
 ) -> tuple[str, ...]:
     """Names those of the first and last prunable layer that the config keeps dense.
 
@@ -269,7 +269,7 @@ def ends_kept_whole(
       model: the network.
       like: parameters of one replicate, possibly abstract.
       stats: its batch statistics, possibly abstract; {} without BatchNorm.
-      shape: height, width and channels of one image.
+      example: a batch of one input, possibly abstract.
     """
     c = config.sparse
     if not (c.first_layer_dense or c.last_layer_dense):
@@ -278,26 +278,25 @@ def ends_kept_whole(
         inference_of(model, stats),
         like,
         masks_lib.ones(like, prunable=methods.prunable(config)),
-        jax.ShapeDtypeStruct((1, *shape), jnp.float32),
+        example,
     )
     return (names[0],) * c.first_layer_dense + (names[-1],) * c.last_layer_dense
 
 
-def layouts(model: nn.Module, like: Any, stats: Any, shape: Any) -> fan_axes.TreeAxes:
+def layouts(model: nn.Module, like: Any, stats: Any, example: Any) -> fan_axes.TreeAxes:
     """Finds the input and output axes of a network's weights by tracing its layers.
 
     Args:
       model: the network.
       like: parameters of one replicate, possibly abstract.
       stats: its batch statistics, possibly abstract; {} without BatchNorm.
-      shape: height, width and channels of one image.
+      example: a batch of one input, possibly abstract.
     """
-    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    return fan_axes.of_linen(inference_of(model, stats), like, image)
+    return fan_axes.of_linen(inference_of(model, stats), like, example)
 
 
 def make_effective_count(
-    model: nn.Module, like: Any, stats: Any, shape: Any, masks: Masks
+    model: nn.Module, like: Any, stats: Any, example: Any, masks: Masks
 ) -> Callable[[Masks], int] | None:
     """Makes the function that counts active weights on paths from input to output.
 
@@ -305,17 +304,16 @@ def make_effective_count(
       model: the network.
       like: parameters of one replicate, possibly abstract.
       stats: its batch statistics, possibly abstract; {} without BatchNorm.
-      shape: height, width and channels of one image.
+      example: a batch of one input, possibly abstract.
       masks: dense masks of one replicate, with which the function is tried out.
 
     Returns:
       A function of the masks of one replicate to a number of weights. None, after a
       warning, if the network contains an operation that cannot be traced.
     """
-    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
 
     def find(held: Masks) -> Masks:
-        return connectivity.live(inference_of(model, stats), like, held, image)
+        return connectivity.live(inference_of(model, stats), like, held, example)
 
     found = jax.jit(find)
     try:
@@ -329,7 +327,7 @@ def make_effective_count(
 
 
 def inference_of(model: nn.Module, stats: Any) -> Callable[..., Array]:
-    """Returns the forward pass in inference mode, of parameters and images.
+    """Returns the forward pass in inference mode, of parameters and inputs.
 
     Args:
       model: the network.
@@ -337,10 +335,10 @@ def inference_of(model: nn.Module, stats: Any) -> Callable[..., Array]:
         replaced by ones.
     """
 
-    def forward(params: Params, images: Array) -> Array:
+    def forward(params: Params, inputs: Array) -> Array:
         # Only the structure of the computation matters, so positive constants serve.
         ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), stats)
         variables = {"params": params, "batch_stats": ones}
-        return model.apply(variables, images, train=False)
+        return model.apply(variables, inputs, train=False)
 
     return forward

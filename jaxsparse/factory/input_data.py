@@ -1,19 +1,20 @@
-"""Loads the dataset of a run, and makes its normalization and augmentation."""
+"""Loads the dataset of a run, and makes its inputs, targets and augmentation."""
 
 import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
-from jaxsparse import multihost
+from jaxsparse import losses, multihost
 from jaxsparse.data import augment, datasets, names
 from jaxsparse.data import dataset as dataset_lib
 from jaxsparse.data.dataset import Dataset
+from jaxsparse.factory import prediction, unused_fields
 from jaxsparse.factory import pretraining as pretraining_lib
-from jaxsparse.factory import unused_fields
 from jaxsparse.factory.durations import config_context
 from jaxsparse.training import steps
 
@@ -43,7 +44,11 @@ def _read_data(config: ConfigDict) -> Dataset:
     """Loads the dataset of a config, without label noise."""
     c, own = config.data, config_lib.DATASETS.get(config.data.name)
     size, reader, published = c.image_size, None, None
-    if own is None or own.load() is datasets.READERS.get(c.name):
+    if own is not None and own.predicts == "next_token":
+        given = {field: c[field] for field in ("context", *own.options)}
+        reader = functools.partial(own.load(), **given)
+        published = (0.0,), (1.0,)  # tokens are not normalized
+    elif own is None or own.load() is datasets.READERS.get(c.name):
         if not c.image_size:
             reader = datasets.make_reader(c.name, use_cache=c.use_cache)
     else:
@@ -77,19 +82,23 @@ def _read_downsampled(
 
 
 def check(config: ConfigDict) -> None:
-    """Checks that no options of another registered dataset are set.
+    """Checks that no options of another dataset are set, and what it predicts.
 
     Args:
       config: a config with valid types and ranges.
 
     Raises:
-      ValueError: if one is; the message names the config field.
+      ValueError: if one is, or a field or the network does not fit what is predicted;
+        the message names the config field.
     """
     name = config.data.name
     own = config_lib.DATASETS[name].options if name in config_lib.DATASETS else ()
     built_in = {field.removeprefix("data.") for field in config_lib.FIELDS}
-    used = (*built_in, *own)
+    used = {*built_in, *own}
+    if prediction.of_dataset(name) != "next_token":
+        used -= {"context"}
     unused_fields.check(config, "data", used, chosen=f"data.name {name!r}")
+    prediction.check(config)
 
 
 def check_alike(config: ConfigDict, dataset: Dataset) -> None:
@@ -138,6 +147,35 @@ def make_normalize(config: ConfigDict, dataset: Dataset) -> Callable[..., Any]:
     if config.data.normalize == "scale":
         mean, std = (0.0,) * len(mean), (1.0,) * len(std)
     return functools.partial(augment.normalize, mean=mean, std=std)
+
+
+def make_task(config: ConfigDict, dataset: Dataset) -> losses.PredictionTask:
+    """Makes the task of a config: what its network reads and predicts.
+
+    Args:
+      config: a validated config.
+      dataset: supplies the mean and standard deviation of images where the config has
+        none.
+
+    Raises:
+      ValueError: if the config has a mean of another number of channels.
+    """
+    if prediction.of_dataset(config.data.name) == "next_token":
+        return losses.NEXT_TOKEN
+    normalize = make_normalize(config, dataset)
+    return losses.PredictionTask(normalize, losses.class_labels)
+
+
+def example_input(config: ConfigDict, dataset: Dataset) -> jax.ShapeDtypeStruct:
+    """Returns the shape and dtype of a batch of one input of the network.
+
+    Args:
+      config: a validated config.
+      dataset: the dataset; only the shape of its examples is used.
+    """
+    shape = (1, *dataset.train.images.shape[1:])
+    inputs = make_task(config, dataset).inputs
+    return jax.eval_shape(inputs, jax.ShapeDtypeStruct(shape, jnp.uint8))
 
 
 def augmentation(data: ConfigDict) -> datasets.Augmentation:

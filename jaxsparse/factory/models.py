@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from jaxsparse import config as config_lib
 from jaxsparse import models
 from jaxsparse.factory import unused_fields
+from jaxsparse.factory.durations import config_context
 from jaxsparse.models import convolutions, layers, pooling
 
 
@@ -180,4 +181,5 @@ def make_model(
     # None computes in the dtype of the parameters, which is float32.
     if "dtype" in family.takes:
         fields["dtype"] = None if precise or c.dtype == "float32" else c.dtype
-    return family.make(classes=classes, **fields)
+    with config_context("model"):
+        return family.make(classes=classes, **fields)

@@ -62,12 +62,17 @@ def _trace(
       jax.errors.JAXTypeError: if JAX cannot trace the score.
     """
     model = models.make_model(config, classes=dataset.classes, precise=True)
-    normalize = input_data.make_normalize(config, dataset)
+    task = input_data.make_task(config, dataset)
 
     def score(network: Any, images: Array, labels: Array, key: Array) -> Scores:
         params, stats, masks = network
         apply = scores_lib.with_stats(model, stats)
-        inputs = scores_lib.ScoreInputs(apply, jax.vmap(normalize)(images), labels, key)
+        inputs = scores_lib.ScoreInputs(
+            apply,
+            jax.vmap(task.inputs)(images),
+            jax.vmap(task.targets)(images, labels),
+            key,
+        )
         return inputs.bind(spec, config.sparse, field=field)(params, masks)
 
     shape = scores_lib.batch_shape(config, spec, len(dataset.train.labels))

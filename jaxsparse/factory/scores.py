@@ -32,14 +32,14 @@ class ScoreInputs:
     Attributes:
       network: function `network(params, images, train=...)` to logits, with the
         replicate's batch statistics.
-      images: n batches of b training images, normalized.
-      labels: their labels.
+      inputs: n batches of b inputs: normalized training images, or tokens.
+      targets: their labels, or the next tokens.
       key: typed random key for random scores.
     """
 
     network: Callable[..., Array]
-    images: Float[Array, "n b h w c"]
-    labels: Int[Array, "n b"]
+    inputs: Float[Array, "n b h w c"] | Int[Array, "n b t"]
+    targets: Int[Array, "n b *t"]
     key: Key[Array, ""]
 
     def loss(self, params: Params, batch: Any, *, temperature: float = 1.0) -> Array:
@@ -47,12 +47,12 @@ class ScoreInputs:
 
         Args:
           params: parameters of the replicate.
-          batch: images [b h w c] and labels [b].
+          batch: inputs and targets of b examples.
           temperature: divisor of the logits.
         """
-        images, labels = batch
-        logits = self.network(params, images, train=True)
-        return jnp.mean(losses.cross_entropy(logits / temperature, labels))
+        inputs, targets = batch
+        logits = self.network(params, inputs, train=True)
+        return jnp.mean(losses.cross_entropy(logits / temperature, targets))
 
     def bind(self, spec: ScoreSpec, section: ConfigDict, *, field: str) -> Score:
         """Binds the inputs and options of a score to its function.
@@ -68,9 +68,9 @@ class ScoreInputs:
         """
         there = {
             "loss": self.loss,
-            "batches": (self.images, self.labels),
+            "batches": (self.inputs, self.targets),
             "apply": functools.partial(self.network, train=False),
-            "input_shape": (1, *self.images.shape[2:]),
+            "input_shape": (1, *self.inputs.shape[2:]),
             "key": self.key,
         }
         given = {name: there[name] for name in spec.needs}
@@ -109,7 +109,7 @@ def make_score_inputs(
     spec: ScoreSpec,
     dataset: Dataset,
     model: nn.Module,
-    normalize: Callable[..., Array],
+    task: losses.PredictionTask,
     stats: Any,
     seeds: Seeds,
 ) -> ScoreInputs:
@@ -120,7 +120,7 @@ def make_score_inputs(
       spec: the registered score.
       dataset: supplies the training examples.
       model: the network.
-      normalize: function of uint8 images to the network's float inputs.
+      task: inputs and targets of the network for a batch of examples.
       stats: batch statistics of the replicate; {} without BatchNorm.
       seeds: random keys of the replicate; the data key draws the examples.
 
@@ -133,9 +133,13 @@ def make_score_inputs(
     key = jax.random.fold_in(seeds.data, 2**31)
     rows = jax.device_get(jax.random.permutation(key, len(train.labels)))
     rows = rows[: count * batch].reshape(count, batch)
-    images = jax.vmap(normalize)(jnp.asarray(train.images[rows]))
-    labels = jnp.asarray(train.labels[rows])
-    return ScoreInputs(with_stats(model, stats), images, labels, seeds.masks)
+    images, labels = jnp.asarray(train.images[rows]), jnp.asarray(train.labels[rows])
+    return ScoreInputs(
+        with_stats(model, stats),
+        jax.vmap(task.inputs)(images),
+        jax.vmap(task.targets)(images, labels),
+        seeds.masks,
+    )
 
 
 def batch_shape(config: ConfigDict, spec: ScoreSpec, examples: int) -> tuple[int, int]:
@@ -193,7 +197,7 @@ def make_level_scores(
     config: ConfigDict,
     dataset: Dataset,
     model: nn.Module,
-    normalize: Callable[..., Array],
+    task: losses.PredictionTask,
 ) -> Callable[..., Scores] | None:
     """Makes the function that scores the trained weights of a level.
 
@@ -202,7 +206,7 @@ def make_level_scores(
       dataset: supplies the training examples for scores; each replicate draws its own
         with its data key, the same at each level.
       model: the network.
-      normalize: function of uint8 images to the network's float inputs.
+      task: inputs and targets of the network for a batch of examples.
 
     Returns:
       A function of weights, batch statistics, masks, seeds [r ...] and the level to
@@ -225,7 +229,7 @@ def make_level_scores(
                 masks=jax.random.fold_in(own_seeds.masks, level)
             )
             scorer = make_score_inputs(
-                config, spec, dataset, model, normalize, held, own_seeds
+                config, spec, dataset, model, task, held, own_seeds
             )
             bound = scorer.bind(spec, config.sparse, field=LEVEL_SCORE)
             found = bound(weights, kept)

@@ -79,12 +79,12 @@ def _make_steps(
     """
     config, classes = parts.config, parts.dataset.classes
     axis_name = parts.layout.batch_axis
-    normalize = input_data.make_normalize(config, parts.dataset)
+    task = input_data.make_task(config, parts.dataset)
     annealed = tost.make_annealed_model(config, parts.durations, axis_name=axis_name)
     gather = state_sharding.make_gather(parts.layout, like)
     gradient = steps.make_loss_gradient(
         models.make_model(config, classes=classes, axis_name=axis_name, training=True),
-        normalize=normalize,
+        task=task,
         annealed=annealed,
         label_smoothing=tost.make_smoothing(config, parts.durations),
         smooth_over=config.training.smoothing_target,
@@ -99,9 +99,7 @@ def _make_steps(
         axis_name=axis_name,
     )
     plain = models.make_model(config, classes=classes, axis_name=axis_name)
-    eval_step = steps.make_eval_step(
-        plain, normalize=normalize, annealed=annealed, gather=gather
-    )
+    eval_step = steps.make_eval_step(plain, task=task, annealed=annealed, gather=gather)
     return train_step, eval_step
 
 

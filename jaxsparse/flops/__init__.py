@@ -10,7 +10,7 @@
 """
 
 from jaxsparse.flops.counts import densities
-from jaxsparse.flops.macs import Macs, macs
+from jaxsparse.flops.macs import Macs, UnboundedLoop, macs
 from jaxsparse.flops.training import (
     GRADIENTS,
     Segment,
@@ -26,6 +26,7 @@ __all__ = (
     "Macs",
     "Segment",
     "StageSteps",
+    "UnboundedLoop",
     "densities",
     "inference",
     "is_exact",

@@ -12,6 +12,10 @@ from jaxsparse import arguments, tree
 BODIES = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 
 
+class UnboundedLoop(ValueError):
+    """A program has a `while` loop, whose number of steps is unknown."""
+
+
 class Macs(NamedTuple):
     """Multiply-adds of a forward pass.
 
@@ -81,7 +85,8 @@ def macs(
       Multiply-adds by leaf, and those of two activations, in `other`.
 
     Raises:
-      ValueError: if the program has a `while` loop, whose number of steps is unknown.
+      UnboundedLoop: if the program has a `while` loop, whose number of steps is
+        unknown. It is a ValueError.
 
     Examples:
       >>> weights = {"a": jnp.ones((6, 8)), "b": jnp.ones((8, 4))}
@@ -135,7 +140,7 @@ def _step(
     """Counts one equation; returns what its results are computed from."""
     name, params = eqn.primitive.name, eqn.params
     if name == "while":
-        raise ValueError(
+        raise UnboundedLoop(
             "apply: expected a forward pass whose length is known, got a `while` loop; "
             "write it as `jax.lax.scan` or `fori_loop` with constant bounds"
         )

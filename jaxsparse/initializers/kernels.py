@@ -43,7 +43,7 @@ BIASES = ("zeros", "torch_default")
 NORM_SCALES = ("ones", "uniform")
 # Parameters of transformers that are added to the tokens or form a token. They are
 # normal with this standard deviation, as in ViT (positions) and DeiT (both).
-TOKENS = ("class_token", "positions")
+TOKENS = ("class_token", "positions", "tied_embedding")
 TOKEN_STD = 0.02
 
 

@@ -8,13 +8,15 @@ are called in the same way,
 
     logits = model.apply(variables, images, train=False)
 
-with images [b, h, w, c] that are already normalized. Logits are float32 or wider,
-whatever the `dtype` in which the layers compute. The last layer is named "head" in all
-networks, so that one pattern matches it. `initializers.initialize` initializes the
-parameters.
+with images [b, h, w, c] that are already normalized; `DecoderLM` reads tokens, int32
+[b, t], and its logits have an axis of positions. Logits are float32 or wider, whatever
+the `dtype` in which the layers compute. The last layer is named "head" in all networks,
+unless it shares the weights of the embedding, so that one pattern matches it.
+`initializers.initialize` initializes the parameters.
 """
 
 from jaxsparse.models.conv import ConvNet
+from jaxsparse.models.decoder import DecoderLM
 from jaxsparse.models.lenet import LeNet5, LeNet5Caffe, LeNet300100
 from jaxsparse.models.mobilenet import MobileNetV1, MobileNetV2
 from jaxsparse.models.resnet import CifarResNet, ImageNetResNet, ResNet
@@ -26,6 +28,7 @@ __all__ = (
     "VGG",
     "CifarResNet",
     "ConvNet",
+    "DecoderLM",
     "ImageNetResNet",
     "LeNet300100",
     "LeNet5",

@@ -19,6 +19,9 @@ MOMENTUM = 0.9  # of running statistics; 1 - MOMENTUM is PyTorch's momentum
 BATCH_NORM = functools.partial(nn.BatchNorm, momentum=MOMENTUM, epsilon=1e-5)
 FAST_BATCH_NORM = functools.partial(normalization.BatchNorm, **BATCH_NORM.keywords)
 
+# Leaves whose last axis is the width of their layer.
+WEIGHTS = frozenset(("kernel", "embedding", "tied_embedding"))
+
 # Creates a layer: a linen class, or anything with the same call signature.
 ModuleFactory = Callable[..., nn.Module]
 # `conv_unit` after `bind`.
@@ -151,19 +154,20 @@ def check_widths(network: Any) -> None:
       network: a bound module with the field `widths`.
 
     Raises:
-      ValueError: if there is no layer of a name.
+      ValueError: if there is no layer of a name, whose width is that of its kernel or
+        embedding.
     """
     for name, width in (network.widths or {}).items():
         known: Any = network.variables["params"]
         for key in name.split("/"):
             known = known.get(key, {}) if hasattr(known, "get") else {}
-        if "kernel" not in known:
+        if not WEIGHTS & set(known):
             raise _wrong_width(name, width)
 
 
 def _wrong_width(name: str, width: int) -> ValueError:
     return ValueError(
-        "widths: expected numbers of 1 or more by the names of layers with a kernel, "
+        "widths: expected numbers of 1 or more by the names of layers with weights, "
         f"got {name!r}: {width}; use the names of the parameters, such as 'conv1' for "
         "the leaf conv1/kernel"
     )

@@ -1,12 +1,12 @@
 """Vision transformers: images as sequences of patches.
 
-Each linear map of an attention layer has its own kernel with two axes, inputs by
-outputs: query, key, value and out, with the heads side by side along the columns.
-Methods that assign each layer a sparsity (ERK) or a threshold then treat each of them
-as one matrix. A joint kernel of query, key and value would count as one layer with
-three times the outputs. ERK would make it two thirds as dense, and the three maps would
-compete for weights. The three-axis kernels of linen's attention would be taken for
-convolutions.
+Their attention and blocks are also those of `decoder`. Each linear map of an attention
+layer has its own kernel with two axes, inputs by outputs: query, key, value and out,
+with the heads side by side along the columns. Methods that assign each layer a sparsity
+(ERK) or a threshold then treat each of them as one matrix. A joint kernel of query, key
+and value would count as one layer with three times the outputs. ERK would make it two
+thirds as dense, and the three maps would compete for weights. The three-axis kernels of
+linen's attention would be taken for convolutions.
 """
 
 import functools
@@ -32,6 +32,8 @@ def attend(
     query: Float[Array, "b q h d"],
     key: Float[Array, "b t h d"],
     value: Float[Array, "b t h d"],
+    *,
+    causal: bool = False,
 ) -> Float[Array, "b q h d"]:
     """Computes scaled dot-product attention for each head.
 
@@ -42,6 +44,7 @@ def attend(
       query: queries, [b, q, h, d] for h heads of d channels.
       key: keys, [b, t, h, d].
       value: values, [b, t, h, d].
+      causal: whether each position attends to itself and earlier positions only.
 
     Returns:
       Averages of the values, [b, q, h, d], in the dtype of `value`.
@@ -52,7 +55,11 @@ def attend(
     match = jnp.einsum("bqhd,bthd->bhqt", query, key)
     wide = jnp.promote_types(match.dtype, jnp.float32)
     # Scaled in float32: a softmax in bfloat16 has 8 significant bits.
-    weights = nn.softmax(match.astype(wide) / math.sqrt(query.shape[-1]))
+    match = match.astype(wide) / math.sqrt(query.shape[-1])
+    if causal:
+        is_earlier = jnp.tri(*match.shape[-2:], dtype=bool)[None, None]
+        match = jnp.where(is_earlier, match, -jnp.inf)
+    weights = nn.softmax(match)
     return jnp.einsum("bhqt,bthd->bqhd", weights.astype(value.dtype), value)
 
 
@@ -64,12 +71,14 @@ class Attention(nn.Module):
       width: channels of all heads.
       widths: channels of the layers by name, in place of `width`.
       dense: creates the layers; already bound to its dtype.
+      attend: function of queries, keys and values to averages of the values.
     """
 
     size: int
     width: int
     widths: Mapping[str, int]
     dense: ModuleFactory
+    attend: Callable[..., Array] = attend
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t c"]) -> Float[Array, "b t c"]:
@@ -81,7 +90,7 @@ class Attention(nn.Module):
             ).reshape(b, t, -1, self.size)
             for name in ("query", "key", "value")
         )
-        heads = attend(query, key, value).reshape(b, t, -1)
+        heads = self.attend(query, key, value).reshape(b, t, -1)
         return self.dense(layers.width_of(self.widths, "out", c), name="out")(heads)
 
 
@@ -89,15 +98,19 @@ class Block(nn.Module):
     """A pre-normalized transformer block: self-attention and a two-layer MLP.
 
     Attention and MLP are each added to their input. Layers are named norm1,
-    attention/query, ..., norm2, mlp1 and mlp2.
+    attention/query, ..., norm2, mlp1 and mlp2; a gated MLP has a layer `gate` too.
 
     Attributes:
-      width: channels of a token and of all heads of the attention.
+      width: channels of all heads of the attention.
       size: channels of a head.
       widths: units of the layers by name, in place of those that `width` defines.
       act: activation function of one array.
       norm: creates the normalization layers; already bound to its dtype.
       dense: creates the dense layers; already bound to its dtype.
+      attend: function of queries, keys and values to averages of the values.
+      hidden: channels between the two layers of the MLP; None for four times `width`.
+      gated: whether the output of `mlp1` is multiplied by the activation of another
+        layer of the same inputs, `gate`, in place of its own activation.
     """
 
     width: int
@@ -106,15 +119,27 @@ class Block(nn.Module):
     act: Callable[[Array], Array]
     norm: ModuleFactory
     dense: ModuleFactory
+    attend: Callable[..., Array] = attend
+    hidden: int | None = None
+    gated: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "b t c"]) -> Float[Array, "b t c"]:
         """Computes the block; returns a sequence of the same shape."""
         own = layers.widths_within(self.widths, "attention")
-        attention = Attention(self.size, self.width, own, self.dense, name="attention")
+        attention = Attention(
+            self.size, self.width, own, self.dense, self.attend, name="attention"
+        )
         x = x + attention(self.norm(name="norm1")(x))
-        wide = layers.width_of(self.widths, "mlp1", 4 * self.width)
-        y = self.act(self.dense(wide, name="mlp1")(self.norm(name="norm2")(x)))
+        hidden = self.hidden or 4 * self.width
+        wide = layers.width_of(self.widths, "mlp1", hidden)
+        normed = self.norm(name="norm2")(x)
+        y = self.dense(wide, name="mlp1")(normed)
+        if self.gated:
+            wide = layers.width_of(self.widths, "gate", hidden)
+            y = y * self.act(self.dense(wide, name="gate")(normed))
+        else:
+            y = self.act(y)
         return x + self.dense(
             layers.width_of(self.widths, "mlp2", x.shape[-1]), name="mlp2"
         )(y)

@@ -32,10 +32,11 @@ def auto(
     compressed sparse rows in SciPy, and a direct sparse product in Numba if the extra
     `predict` is installed. The last two use one core. Parts of few operations between
     layers outside of XLA are measured in NumPy too. From these times follow up to five
-    mixed programs, some with one form for all layers. The two that are fastest in a
-    first call are measured against the dense and the compacted program compiled by XLA
-    as a whole. The fastest one is returned, so that the predictor is mixed only if that
-    is faster.
+    mixed programs, some with one form for all layers. After calls that compile, each of
+    these is called once in each of up to five turns. The two with the shortest medians
+    are measured longer, in turns with the dense and the compacted program compiled by
+    XLA as a whole. The fastest of these is returned, so that the predictor is mixed
+    only if that is faster.
 
     Outputs are those of `apply(params, *inputs)` with zeros outside the masks, up to
     rounding: 256 units in the last place of the largest output (3e-5 times), verified
@@ -99,8 +100,9 @@ def auto(
         for name, whole in wholes.items()
         if name not in wrong
     }
-    once = timing.once({n: job for n, job in jobs.items() if wholes[n].choice})
-    slow = sorted(once, key=lambda name: once[name].median)[MOST_MIXED:]
+    mixed = {name: job for name, job in jobs.items() if wholes[name].choice}
+    single = timing.singles(mixed, seconds=seconds)
+    slow = sorted(mixed, key=lambda name: single[name].median)[MOST_MIXED:]
     jobs = {name: job for name, job in jobs.items() if name not in slow}
     measured = timing.interleave(jobs, seconds=4 * seconds)
     best = min(measured, key=lambda name: measured[name].median)
@@ -110,7 +112,7 @@ def auto(
         *_layer_rows(times, names, chosen.choice),
         *_part_rows(wholes, best),
         *(Trial("whole", name, *each, name == best) for name, each in measured.items()),
-        *(Trial("whole", n, *once[n], False, "slower in the first call") for n in slow),
+        *(Trial("whole", n, *single[n], False, "slower in single calls") for n in slow),
         *(Trial("whole", n, *NOT_MEASURED, False, "outputs differ") for n in wrong),
     ]
     named = {names[n]: chosen.choice.get(n, "dense") for n in folded.layers}

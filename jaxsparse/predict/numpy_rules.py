@@ -70,7 +70,6 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "slice": _slice,
     "transpose": lambda x, *, permutation: np.transpose(x, permutation),
     "squeeze": lambda x, *, dimensions: np.squeeze(x, tuple(dimensions)),
-    "expand_dims": lambda x, *, dimensions: np.expand_dims(x, tuple(dimensions)),
     "concatenate": lambda *parts, dimension: np.concatenate(parts, dimension),
     "select_n": _plain(_select),
     "reduce_sum": _reduced(np.sum),

@@ -54,16 +54,30 @@ def interleave(
     }
 
 
-def once(jobs: Mapping[Any, Callable[[], Any]]) -> dict[Any, Time]:
-    """Times a single call of each function.
+def singles(
+    jobs: Mapping[Any, Callable[[], Any]], *, seconds: float
+) -> dict[Any, Time]:
+    """Times single calls of functions in turns, without calls that compile.
 
     Args:
-      jobs: functions by name, which have been called before.
+      jobs: functions by name, which have been called before; each waits for its result.
+      seconds: time for all functions together. No turn is started after it, but one is
+        always made, and at most `TURNS`.
 
     Returns:
-      The time of the call by name.
+      The time of a call by name.
     """
-    return {name: Time(*[1000 * _elapsed(job, 1)] * 3) for name, job in jobs.items()}
+    times: dict[Any, list[float]] = {name: [] for name in jobs}
+    start = time.perf_counter()
+    for turn in range(TURNS):
+        if turn and time.perf_counter() - start > seconds:
+            break
+        for name, job in jobs.items():
+            times[name].append(1000 * _elapsed(job, 1))
+    return {
+        name: Time(statistics.median(each), min(each), max(each))
+        for name, each in times.items()
+    }
 
 
 def _elapsed(job: Callable[[], Any], calls: int) -> float:

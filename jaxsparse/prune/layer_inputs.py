@@ -21,7 +21,7 @@ PRODUCTS = ("dot_general", "conv_general_dilated")
 # Operations that only move the weights of a leaf before they are multiplied.
 MOVES = (
     *("reshape", "transpose", "squeeze", "broadcast_in_dim", "convert_element_type"),
-    *("copy", "copy_p", "slice", "rev", "optimization_barrier"),
+    *("copy", "slice", "rev", "optimization_barrier"),
 )
 
 # The layer: a bilinear function of the leaf and of the layer's inputs.

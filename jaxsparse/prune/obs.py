@@ -86,7 +86,7 @@ def obs(
       TypeError: if an argument has a wrong type.
 
     Examples:
-      >>> pruned = obs(model.apply, params, 0.5, x)
+      >>> pruned = obs(model.apply, params, 0.5, inputs)
       >>> masks.num_active(pruned.masks)
       40
 

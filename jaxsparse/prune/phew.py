@@ -84,10 +84,9 @@ def phew_scores(
       TypeError: if an argument has a wrong type.
 
     Examples:
-      >>> score = functools.partial(phew_scores, model.apply, key=jax.random.key(0))
-      >>> ticket = jaxsparse.prune.prune(
-      ...     params, 0.9, score=lambda p, ones: score(p, ones, x[:1])
-      ... )
+      >>> key, one = jax.random.key(0), inputs[:1]
+      >>> score = lambda p, ones: phew_scores(model.apply, p, ones, one, key=key)
+      >>> ticket = jaxsparse.prune.prune(params, 0.9, score=score)
       >>> masks.num_active(ticket)
       8
 

@@ -39,7 +39,7 @@ def wanda_scores(
       TypeError: if `apply` is not a function or `masks` are not boolean masks.
 
     Examples:
-      >>> flat = lambda params, ones: wanda_scores(model.apply, params, ones, x)
+      >>> flat = lambda params, ones: wanda_scores(model.apply, params, ones, inputs)
       >>> masks.num_active(jaxsparse.prune.prune(params, 0.5, score=flat))
       40
 
@@ -94,7 +94,7 @@ def wanda(
       TypeError: if an argument has a wrong type.
 
     Examples:
-      >>> ticket = wanda(model.apply, params, 0.5, x)
+      >>> ticket = wanda(model.apply, params, 0.5, inputs)
       >>> [count.num_active for count in masks.layer_counts(ticket).values()]
       [24, 16]
 

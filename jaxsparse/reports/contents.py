@@ -176,7 +176,7 @@ def _of_levels(run: RunRecords, images: Images) -> list[Part]:
     """Describes the results of a run that prunes level by level."""
     table, paired = tables.levels_table([run]), tables.paired_table([run])
     sentences = formatting.summary(table)
-    pictures = _pictures(images, "accuracy", "early_stop")
+    pictures = _pictures(images, "accuracy", "perplexity", "early_stop")
     parts = [Part(paragraphs=sentences, pictures=pictures)]
     if not table.empty:
         parts.append(Part("Test accuracy", table=formatting.show_variants(table)))

@@ -18,6 +18,7 @@ from jaxsparse.reports import (
     method_names,
     plot_style,
     records,
+    settings,
     tables,
 )
 from jaxsparse.reports.plot_style import Style
@@ -41,6 +42,17 @@ def accuracy(levels: pd.DataFrame, *, title: str) -> Figure:
     """
     lines = _variants(levels, "test_accuracy")
     return _against_remaining(lines, y="test accuracy (%)", title=title, zoom=True)
+
+
+def perplexity(levels: pd.DataFrame, *, title: str) -> Figure:
+    """Draws test perplexity against weights remaining, one line for each variant.
+
+    Args:
+      levels: records of one run that predicts next tokens, from `tables.in_percent`.
+      title: what was trained.
+    """
+    lines = _variants(levels, "test_perplexity")
+    return _against_remaining(lines, y="test perplexity", title=title)
 
 
 def early_stop(levels: pd.DataFrame, *, title: str) -> Figure:
@@ -201,8 +213,9 @@ def layer_lines(table: pd.DataFrame, *, x: str, y: str, title: str) -> Figure:
 def curves(run: RunRecords, *, title: str, most: int = 5) -> Figure:
     """Draws accuracy and training loss of the ticket against the step.
 
-    The accuracy is that on the validation set, or on the test set if there is no
-    validation set. The line of the dense network includes its pre-training.
+    For networks that predict next tokens, perplexity takes the place of accuracy. It is
+    that on the validation set, or on the test set if there is no validation set. The
+    line of the dense network includes its pre-training.
 
     Args:
       run: run whose records are used.
@@ -210,10 +223,13 @@ def curves(run: RunRecords, *, title: str, most: int = 5) -> Figure:
       most: how many levels are drawn at most: dense, the last, and some between.
     """
     evals, trains = records.frame([run], "eval"), records.frame([run], "train")
-    measure = "validation_accuracy"
-    if evals[measure].isna().all():
-        measure = "test_accuracy"
-    evals = _of_ticket(evals.assign(y=100 * evals[measure]))
+    has_validation = evals["validation_accuracy"].notna().any()
+    which = "validation" if has_validation else "test"
+    if settings.predicts_tokens(run):
+        measure, values = f"{which} perplexity", np.exp(evals[f"{which}_loss"])
+    else:
+        measure, values = f"{which} accuracy (%)", 100 * evals[f"{which}_accuracy"]
+    evals = _of_ticket(evals.assign(y=values))
     trains = _of_ticket(trains.assign(y=trains["loss"]))
     labels = _level_labels(run, sorted({*evals["level"], *trains["level"]}), most)
     looks = plot_style.styles(list(labels.values()), ordered=True)
@@ -228,13 +244,16 @@ def curves(run: RunRecords, *, title: str, most: int = 5) -> Figure:
         if axes is grid[0, 1]:
             axis_scales.limit_positive(axes, means["mean"].to_numpy())
             y = "training loss (mean since the last record)"
+        elif settings.predicts_tokens(run):
+            axis_scales.limit_positive(axes, means["mean"].to_numpy())
+            y = measure
         else:
             top = (means["mean"] + means["std"].fillna(0)).max()
             axis_scales.limit(axes, means["mean"].quantile(0.05), top)
             axes.set_title(
                 f"axis starts at {axes.get_ylim()[0]:.1f} %", fontsize="medium"
             )
-            y = f"{measure.replace('_', ' ')} (%)"
+            y = measure
         axes.set(xlabel=plot_style.STEP, ylabel=y)
     plot_style.legend_below(figure, handles, columns=max(1, len(handles)))
     return figure

@@ -162,6 +162,7 @@ def method_summary(row: pd.Series) -> list[str]:
 
 
 # Columns of tables of levels and of methods, their headings, and digits.
+_PERPLEXITY = {"test_perplexity": ("Test perplexity", 2)}
 _EARLY = {
     "early_stop_step": ("Early-stop step", 0),
     "early_stop_test_accuracy": ("Test accuracy at early stop (%)", 2),
@@ -176,9 +177,9 @@ def show_levels(table: pd.DataFrame) -> pd.DataFrame:
     """
     shown = _show_places(table, "variant")
     shown["n"] = [str(n) for n in table["n"]]
-    measures = {"test_accuracy": ("Test accuracy (%)", 2)} | _EARLY
-    for name, (heading, digits) in measures.items():
-        if name == "test_accuracy" or table[name].notna().any():
+    shown["Test accuracy (%)"] = means(table, "test_accuracy")
+    for name, (heading, digits) in (_PERPLEXITY | _EARLY).items():
+        if name in table and table[name].notna().any():
             shown[heading] = means(table, name, digits=digits)
     return shown
 
@@ -246,6 +247,9 @@ def show_methods(table: pd.DataFrame) -> pd.DataFrame:
     shown["Weights kept"] = [f"{kept:,.0f}" for kept in table["kept"]]
     shown["n"] = [str(n) for n in table["n"]]
     shown["Test accuracy (%)"] = means(table, "test_accuracy")
+    for name, (heading, digits) in _PERPLEXITY.items():
+        if name in table:
+            shown[heading] = means(table, name, digits=digits)
     if table["effective_sparsity"].notna().any():
         effective = [sparsity(x) for x in table["effective_sparsity"]]
         shown["Effective sparsity (%)"] = effective

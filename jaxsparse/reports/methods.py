@@ -25,6 +25,7 @@ COLUMNS = (
     *("early_stop_test_accuracy", "early_stop_test_accuracy_sd"),
     *("training_multiple", "inference_multiple"),
 )
+_ORDER = (*COLUMNS, "test_perplexity", "test_perplexity_sd")
 
 
 def methods_table(runs: Sequence[RunRecords]) -> pd.DataFrame:
@@ -49,11 +50,13 @@ def methods_table(runs: Sequence[RunRecords]) -> pd.DataFrame:
       - `early_stop_step`, the update of the lowest validation loss, and the accuracy
         there in percent, each with its standard deviation;
       - `training_multiple` and `inference_multiple`: FLOPs as multiples of those of the
-        dense network.
+        dense network;
+      - `test_perplexity` and `test_perplexity_sd`, if a run predicts next tokens.
     """
     labels = method_names.series(runs)
     rows = [_method_row(run, labels[run.name]) for run in runs if len(_ends([run]))]
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    columns = {*COLUMNS, *(name for row in rows for name in row)}
+    table = pd.DataFrame(rows, columns=sorted(columns, key=_ORDER.index))
     # Before sorting: an empty table has no types of its own.
     table = table.assign(group=sparsity_groups(table["sparsity"].astype(float)))
     table = table.sort_values(
@@ -70,6 +73,11 @@ def _method_row(run: RunRecords, label: str) -> dict[str, Any]:
     kept, effective = last["kept"], last["effective_params"]
     costs = flop_costs.means_table([run]).reset_index()
     costs = costs.loc[costs["level"] == last["level"].iloc[0]]
+    perplexity = {}
+    if "test_perplexity" in last:
+        values = last["test_perplexity"]
+        perplexity = {"test_perplexity": values.mean()}
+        perplexity["test_perplexity_sd"] = values.std()
     return {
         "label": label,
         "run": run.name,
@@ -87,6 +95,7 @@ def _method_row(run: RunRecords, label: str) -> dict[str, Any]:
         "early_stop_test_accuracy_sd": last["early_stop_test_accuracy"].std(),
         "training_multiple": costs["training_multiple"].mean(),
         "inference_multiple": costs["inference_multiple"].mean(),
+        **perplexity,
     }
 
 

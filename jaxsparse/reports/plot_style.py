@@ -45,6 +45,8 @@ STYLES = (
     Style("#E69F00", "D", (0, (3, 1, 1, 1, 1, 1))),
     Style("#222222", "X", (0, (8, 2))),
     Style("#56B4E9", "P", (0, (2, 2))),
+    Style("#8C6D31", "<", (0, (6, 1, 1, 1))),
+    Style("#7A7A00", "*", (0, (4, 4))),
 )
 GREY = "#777777"
 STEP = "step (optimizer updates)"
@@ -77,7 +79,7 @@ def styles(labels: Sequence[str], *, ordered: bool = False) -> dict[str, Style]:
     Args:
       labels: distinct labels of lines.
       ordered: whether the labels have an order, which is shown by shades from dark to
-        light. Without an order, up to 49 styles differ.
+        light. Without an order, up to 81 styles differ.
 
     Returns:
       The styles by label.

@@ -31,10 +31,11 @@ CAPTIONS = {
     "densities": "Weights remaining in each layer at the end, by method.",
     "comparison": "Test accuracy of the tickets of all runs against weights remaining.",
     "accuracy": "Test accuracy after training against weights remaining.",
+    "perplexity": "Test perplexity after training against weights remaining.",
     "early_stop": "Step of the lowest validation loss against weights remaining.",
     "layers": "Weights remaining in each layer of the ticket, by level.",
     "curves": "Training of the tickets at a few levels.",
-    "training": "Accuracy and loss during training.",
+    "training": "Accuracy or perplexity, and loss, during training.",
     "history": "Weights in each layer, by step.",
     "onset": "Instability between copies, by the update at which they start.",
     "instability": (
@@ -152,6 +153,8 @@ def _of_levels(run: RunRecords) -> dict[str, Figure]:
     levels, layers = tables.in_percent([run]), tables.layers_table(run)
     if levels["test_accuracy"].notna().any():
         drawn["accuracy"] = figures.accuracy(levels, title=title)
+    if settings.predicts_tokens(run) and levels["test_perplexity"].notna().any():
+        drawn["perplexity"] = figures.perplexity(levels, title=title)
     if levels["early_stop_step"].notna().any():
         drawn["early_stop"] = figures.early_stop(levels, title=title)
     if len(layers):

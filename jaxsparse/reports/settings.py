@@ -121,6 +121,16 @@ def network(run: RunRecords) -> str:
     return "-".join(_NETWORKS.get(part, part) for part in name.split("_"))
 
 
+def predicts_tokens(run: RunRecords) -> bool:
+    """Returns whether a run's network predicts next tokens, and not classes.
+
+    Args:
+      run: records of a run.
+    """
+    spec = config.MODELS.get(section(run, "model").get("name", ""))
+    return spec is not None and spec.predicts == "next_token"
+
+
 def task(run: RunRecords) -> str:
     """Returns network and dataset of a run; "" if the config lacks one.
 

@@ -7,9 +7,10 @@ denominator), which a single replicate does not have. The tables contain numbers
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
-from jaxsparse.reports import records
+from jaxsparse.reports import records, settings
 from jaxsparse.reports.records import RunRecords
 from jaxsparse.stages import TICKET
 
@@ -22,9 +23,9 @@ VARIANTS = (
     "shuffled_layers",
     "shuffled_globally",
     "random_mask",
+    DENSE_CONTINUED,
     "random_magnitudes",
     "random_signs",
-    DENSE_CONTINUED,
 )
 
 
@@ -70,12 +71,18 @@ def in_percent(runs: Sequence[RunRecords]) -> pd.DataFrame:
     Returns:
       One row for each variant, level and replicate: the columns of
       `records.frame(runs, "level")`, with `weights_remaining` (percent) in place of
-      `density`.
+      `density`. If a run predicts next tokens, there is a column `test_perplexity`,
+      which is NaN for other runs.
     """
     levels = records.frame(runs, "level")
     levels = levels.rename(columns={"density": "weights_remaining"})
     names = ["weights_remaining", "test_accuracy", "early_stop_test_accuracy"]
-    return levels.assign(**{name: 100 * levels[name] for name in names})
+    levels = levels.assign(**{name: 100 * levels[name] for name in names})
+    of_tokens = [run.name for run in runs if settings.predicts_tokens(run)]
+    if of_tokens:
+        losses = levels["test_loss"].where(levels["run"].isin(of_tokens))
+        levels["test_perplexity"] = np.exp(losses)
+    return levels
 
 
 def levels_table(runs: Sequence[RunRecords]) -> pd.DataFrame:
@@ -86,12 +93,15 @@ def levels_table(runs: Sequence[RunRecords]) -> pd.DataFrame:
 
     Returns:
       One row for each run, variant and level, sorted by them: `n` (replicates),
-      `weights_remaining` and accuracies in percent, `early_stop_step` in updates; each
-      measure is a mean with its standard deviation in the column `<measure>_sd`.
+      `weights_remaining` and accuracies in percent, `early_stop_step` in updates, and
+      `test_perplexity` as in `in_percent`; each measure is a mean with its standard
+      deviation in the column `<measure>_sd`.
     """
     measures = ["test_accuracy", "early_stop_step", "early_stop_test_accuracy"]
     by = ["run", "variant", "level"]
-    table = summarize(in_percent(runs), by, measures, means=["weights_remaining"])
+    levels = in_percent(runs)
+    measures += [name for name in ("test_perplexity",) if name in levels]
+    table = summarize(levels, by, measures, means=["weights_remaining"])
     return _in_order(table, runs, "variant")
 
 

@@ -284,7 +284,7 @@ class LoadedRun:
         """Makes the network that is applied to the result of `variables`.
 
         Its inputs are images normalized with mean and standard deviation of the
-        training images, see `data.augment.normalize`.
+        training images, see `data.augment.normalize`; or tokens, int32 [b t].
 
         Raises:
           ValueError: if the run did not record the number of classes and its dataset
@@ -293,13 +293,13 @@ class LoadedRun:
         return factory.make_model(self.config, classes=self._run.dataset.classes)
 
     def example_images(self) -> Array:
-        """Returns zeros [1, h, w, c] of the images' size, to trace the network.
+        """Returns zeros [1, h, w, c] or tokens, int32 [1, t], to trace the network.
 
         Raises:
-          ValueError: if the run did not record the size and its dataset cannot be
-            loaded.
+          ValueError: if their size was not recorded and the dataset cannot be loaded.
         """
-        return jnp.zeros((1, *self._run.dataset.train.images.shape[1:]), jnp.float32)
+        example = factory.example_input(self.config, self._run.dataset)
+        return jnp.zeros(example.shape, example.dtype)
 
     @functools.cached_property
     def _run(self) -> factory.TrainedRun:

@@ -72,11 +72,10 @@ def ntk_sap(
         floating; the message names it.
 
     Examples:
-      >>> score = functools.partial(
-      ...     ntk_sap, model.apply, batches=x[None], key=jax.random.key(0)
-      ... )
+      >>> key, batches = jax.random.key(0), inputs[None]
+      >>> score = lambda p, m: ntk_sap(model.apply, p, m, batches, key=key)
       >>> ticket = jaxsparse.prune.prune_iteratively(
-      ...     params, 0.9, score=lambda p, m: score(p, m), iterations=5
+      ...     params, 0.9, score=score, iterations=5
       ... )
       >>> masks.num_active(ticket)
       8

@@ -26,8 +26,8 @@ class Scores(NamedTuple):
     """Loss and accuracy of each replicate on a set of examples.
 
     Attributes:
-      loss: mean cross-entropy in nats, float64.
-      accuracy: fraction of correctly classified examples, in [0, 1].
+      loss: mean cross-entropy of all predictions in nats, float64.
+      accuracy: fraction of correct predictions, in [0, 1].
     """
 
     loss: Float[np.ndarray, "r"]
@@ -35,7 +35,7 @@ class Scores(NamedTuple):
 
 
 def average(sums: Sequence[MetricSums]) -> Scores:
-    """Converts metric sums on the host to means over all examples.
+    """Converts metric sums on the host to means over all predictions.
 
     Args:
       sums: metric sums of batches, each field of shape [r] or [steps r].
@@ -43,8 +43,8 @@ def average(sums: Sequence[MetricSums]) -> Scores:
     Returns:
       Loss and accuracy of each replicate.
     """
-    examples = _total(sums, "examples")
-    return Scores(_total(sums, "loss") / examples, _total(sums, "correct") / examples)
+    count = _total(sums, "predictions")
+    return Scores(_total(sums, "loss") / count, _total(sums, "correct") / count)
 
 
 def _total(sums: Sequence[MetricSums], name: str) -> Float[np.ndarray, "r"]:

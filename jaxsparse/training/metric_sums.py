@@ -14,13 +14,13 @@ class Totals(NamedTuple):
 
     Attributes:
       loss: sums of the losses, in nats.
-      correct: numbers of correctly classified examples.
-      examples: numbers of examples.
+      correct: numbers of correct predictions.
+      predictions: numbers of predictions.
     """
 
     loss: list[float]
     correct: list[int]
-    examples: list[int]
+    predictions: list[int]
 
 
 class SumBuffer:

@@ -21,18 +21,21 @@ Images = UInt8[Array, "b h w c"]
 
 
 class MetricSums(NamedTuple):
-    """Sums over examples; sums instead of means, so that batches of any size add up.
+    """Sums over predictions; not means, so that batches of any size add up.
+
+    A network makes one prediction for each example, or one for each token that it reads
+    (`losses.PredictionTask`).
 
     Attributes:
       loss: sum of the losses, in nats, float32 or wider.
-      correct: number of correctly classified examples, int32; in steps made with
-        `per_example`, 1 or 0 for each example of the whole batch.
-      examples: number of examples, int32.
+      correct: number of correct predictions, int32; in steps made with `per_example`, 1
+        or 0 for each example of the whole batch.
+      predictions: number of predictions, int32.
     """
 
     loss: Float[Array, "..."]
     correct: Int[Array, "..."]
-    examples: Int[Array, "..."]
+    predictions: Int[Array, "..."]
 
 
 @runtime_checkable
@@ -84,7 +87,7 @@ LossGradient = Callable[..., tuple[Any, Any]]
 def make_loss_gradient(
     model: nn.Module,
     *,
-    normalize: Callable[[Images], Float[Array, "b h w c"]],
+    task: losses.PredictionTask,
     annealed: AnnealedModel | None = None,
     label_smoothing: float | Smoothing = 0.0,
     smooth_over: str = "every",
@@ -94,8 +97,8 @@ def make_loss_gradient(
     """Makes the function that computes the gradient of the training loss.
 
     Args:
-      model: network, called as `model.apply(variables, images, train=True)`.
-      normalize: converts uint8 images to the network's float inputs.
+      model: network, called as `model.apply(variables, inputs, train=True)`.
+      task: inputs and targets of the network for a batch of examples.
       annealed: modifies the network as a function of the training step; None leaves it
         unchanged.
       label_smoothing: weight in [0, 1) of the uniform part of the targets, or a
@@ -112,8 +115,9 @@ def make_loss_gradient(
     Returns:
       A function `(weights, stats, images, labels, batch_size, step)` to the gradient of
       the loss and a pair of metric sums and batch statistics. The loss is the sum over
-      the images divided by `batch_size`, the size of the whole batch, so that the sum
-      of gradients over devices is the gradient of the mean loss.
+      all predictions divided by the number of predictions for `batch_size` examples,
+      the size of the whole batch, so that the sum of gradients over devices is the
+      gradient of the mean loss.
     """
 
     def gradient(
@@ -124,7 +128,7 @@ def make_loss_gradient(
         batch_size: Any,
         step: Int[Array, ""],
     ) -> tuple[Any, Any]:
-        inputs = normalize(images)
+        inputs, targets = task.inputs(images), task.targets(images, labels)
         network = model if annealed is None else annealed(model, step, train=True)
         smooth = label_smoothing
         smoothing = smooth(step) if callable(smooth) else smooth
@@ -135,16 +139,17 @@ def make_loss_gradient(
                 variables, inputs, train=True, mutable=["batch_stats"]
             )
             each = losses.cross_entropy(
-                logits, labels, label_smoothing=smoothing, smooth_over=smooth_over
+                logits, targets, label_smoothing=smoothing, smooth_over=smooth_over
             )
             total = jnp.sum(each)
-            correct = losses.is_correct(logits, labels)
+            correct = losses.is_correct(logits, targets)
             sums = MetricSums(
                 total,
                 correct if per_example else jnp.sum(correct),
-                jnp.asarray(labels.size, jnp.int32),
+                jnp.asarray(targets.size, jnp.int32),
             )
-            return sums.loss / batch_size, (sums, changed.get("batch_stats", {}))
+            predictions = batch_size * (targets.size // len(targets))
+            return sums.loss / predictions, (sums, changed.get("batch_stats", {}))
 
         computed = objective if gather is None else _gathering(gather, objective)
         return jax.grad(computed, has_aux=True)(weights)
@@ -254,15 +259,15 @@ def _gathering(gather: Gather, objective: Callable[..., Any]) -> Callable[..., A
 def make_eval_step(
     model: nn.Module,
     *,
-    normalize: Callable[[Images], Float[Array, "b h w c"]],
+    task: losses.PredictionTask,
     annealed: AnnealedModel | None = None,
     gather: Gather | None = None,
 ) -> Callable[..., MetricSums]:
     """Makes the function that evaluates a batch with the network in inference mode.
 
     Args:
-      model: network, called as `model.apply(variables, images, train=False)`.
-      normalize: converts uint8 images to the network's float inputs.
+      model: network, called as `model.apply(variables, inputs, train=False)`.
+      task: inputs and targets of the network for a batch of examples.
       annealed: modifies the network as a function of the training step; None leaves it
         unchanged.
       gather: all-gathers sharded parameters; None if every device holds whole
@@ -281,14 +286,15 @@ def make_eval_step(
         network = (
             model if annealed is None else annealed(model, state.step, train=False)
         )
-        logits = network.apply(variables, normalize(images), train=False)
-        # Padding has the label -1. It never equals a prediction, and its loss is
+        logits = network.apply(variables, task.inputs(images), train=False)
+        targets = task.targets(images, labels)
+        # Padding has the target -1. It never equals a prediction, and its loss is
         # computed for class 0 and discarded.
-        real = labels >= 0
-        each = losses.cross_entropy(logits, jnp.maximum(labels, 0))
+        real = targets >= 0
+        each = losses.cross_entropy(logits, jnp.maximum(targets, 0))
         return MetricSums(
             jnp.sum(jnp.where(real, each, 0.0)),
-            jnp.sum(losses.is_correct(logits, labels)),
+            jnp.sum(losses.is_correct(logits, targets)),
             jnp.sum(real.astype(jnp.int32)),
         )
 

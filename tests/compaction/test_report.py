@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import pytest
+from jax import lax
 
 from jaxsparse import compaction, masks
 from jaxsparse.types import Params
@@ -64,6 +65,16 @@ def test_the_report_counts() -> None:
     }
     assert report.difference < 1e-5
     assert masks.num_active(small.masks) == masks.num_active(active) - 3 * 7 + 13 - 3
+
+
+def test_multiply_adds_of_a_loop_of_unknown_length_are_none() -> None:
+    def apply(params: Params, x: Any) -> Any:
+        return lax.while_loop(lambda y: y.sum() > 9, lambda y: y / 2, mlp(params, x))
+
+    params = draw()
+    small = compaction.compact(apply, params, without(params, [0, 3], []), X)
+    assert small.report.multiply_adds is None
+    assert small.report.parameters == (16 * 8 + 3, 14 * 8 + 3)
 
 
 @pytest.mark.parametrize(("multiple", "width"), [(1, 5), (4, 8), (8, 8), (16, 16)])

@@ -11,7 +11,7 @@ from helpers import tiny
 from helpers.campaigns import case
 
 from jaxsparse import config as config_lib
-from jaxsparse import factory, masks, transforms
+from jaxsparse import factory, losses, masks, transforms
 from jaxsparse.runner import run as run_lib
 from jaxsparse.runner import task
 from jaxsparse.runner.saved_states import SavedStates
@@ -115,7 +115,10 @@ def test_a_step_adds_the_gradient_of_the_penalty() -> None:
     made = make(Path("unused"), {"solution_penalty.strength": 2.0})
     dataset = factory.load_data(tiny.config(FIELDS))
     model = factory.make_model(tiny.config(FIELDS), classes=10)
-    gradient = steps.make_loss_gradient(model, normalize=lambda images: images / 255.0)
+    gradient = steps.make_loss_gradient(
+        model,
+        task=losses.PredictionTask(lambda images: images / 255.0, losses.class_labels),
+    )
     train_step = steps.make_train_step(gradient, made.task.tx, penalty=2.0)
     fresh = task.first_state(made.task, made.seeds)
     axes = state_lib.replicate_axes(fresh)

@@ -230,7 +230,9 @@ def test_training_knows_that_channels_see_themselves() -> None:
     )
     image = jnp.ones((1, 8, 8, 3))
     like = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
-    axes = init_masks.layouts(model, like["params"], like["batch_stats"], (8, 8, 3))
+    axes = init_masks.layouts(
+        model, like["params"], like["batch_stats"], jnp.zeros((1, 8, 8, 3))
+    )
     for layer, shape, wanted in (
         ("stage1_block0/conv1", (3, 3, 1, 2), fan_axes.Fans(2, (3, 3), 1, 1)),
         ("stage1_block0/conv2", (1, 1, 2, 4), fan_axes.Fans(1, (1, 1), 2, 4)),

@@ -1,6 +1,5 @@
 """Predictors compute what the network computes, and have the forms measured fastest."""
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -114,7 +113,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, fastest: Callable[[str], float]) ->
         return {name: Time(*[float(fastest(name))] * 3) for name in jobs}
 
     monkeypatch.setattr(timing, "interleave", interleave)
-    monkeypatch.setattr(timing, "once", functools.partial(interleave, seconds=1))
+    monkeypatch.setattr(timing, "singles", interleave)
 
 
 def chosen(predictor: predict.Predictor) -> dict[str, list[str]]:

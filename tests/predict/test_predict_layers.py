@@ -168,13 +168,12 @@ OPERATIONS = {
     "erfc": lax.erfc,
     "logistic": jax.nn.sigmoid,
     "stop_gradient": lax.stop_gradient,
-    "copy": lambda x: lax.optimization_barrier(x) * 1.0,
+    "copy": jnp.copy,
     "broadcast_in_dim": lambda x: lax.broadcast_in_dim(x, (3, 4, 2), (1,)),
     "reshape": lambda x: x.reshape(2, 2),
     "slice": lambda x: x[1:4:2],
     "transpose": lambda x: x.reshape(2, 2).T,
     "squeeze": lambda x: lax.squeeze(x[:1], (0,)),
-    "expand_dims": lambda x: lax.expand_dims(x, (0, 2)),
     "concatenate": lambda x: jnp.concatenate([x, x[:2]]),
     "select_n": lambda x: lax.select_n(np.array([True, False] * 2), x, 2 * x),
     "reduce_sum": lambda x: x.reshape(2, 2).sum(1),
@@ -183,7 +182,7 @@ OPERATIONS = {
 }
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("name", numpy_rules.OPERATIONS)
 def test_operations_of_numpy_are_those_of_jax(name: str) -> None:
     x = np.array(SMALL, np.float32)
     program = trace(lambda params, x: OPERATIONS[name](x), x, x)
@@ -198,8 +197,7 @@ def test_operations_of_numpy_are_those_of_jax(name: str) -> None:
         ran |= {eqn.name} if rule else set()
         values.update(zip(eqn.outputs, ours, strict=True))
     result = values[program.outputs[0]]
-    # Some names are operations that JAX writes by another one.
-    assert ran & numpy_rules.OPERATIONS.keys() or name in ("stop_gradient", "square")
+    assert name in ran
     np.testing.assert_allclose(result, OPERATIONS[name](jnp.asarray(x)), rtol=1e-6)
 
 

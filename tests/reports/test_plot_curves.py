@@ -209,10 +209,10 @@ def test_labels_with_an_order_are_shades():
 
 
 def test_many_styles_differ():
-    names = [f"label {i}" for i in range(49)]
+    names = [f"label {i}" for i in range(81)]
     looks = {(s.color, s.marker) for s in plot_style.styles(names).values()}
-    assert len(looks) == 49
-    few = plot_style.styles(names[:7]).values()
+    assert len(looks) == 81
+    few = plot_style.styles(names[:9]).values()
     assert list(few) == list(plot_style.STYLES)
 
 

@@ -11,7 +11,7 @@ import optax
 import pytest
 from flax import linen as nn
 
-from jaxsparse import masks, models, scores, transforms
+from jaxsparse import losses, masks, models, scores, transforms
 from jaxsparse.data import augment, shuffling
 from jaxsparse.training import (
     chunk_inputs,
@@ -155,7 +155,10 @@ def _bench(
     seeds = state_lib.make_seeds(init=1, data=2, masks=3, replicates=replicates)
     gradient = steps.make_loss_gradient(
         network(axis_name),
-        normalize=functools.partial(augment.normalize, mean=(0.5,), std=(0.25,)),
+        task=losses.PredictionTask(
+            functools.partial(augment.normalize, mean=(0.5,), std=(0.25,)),
+            losses.class_labels,
+        ),
         gather=state_sharding.make_gather(layout, fresh),
     )
     step = steps.make_train_step(

@@ -176,7 +176,7 @@ def test_an_epoch_sees_every_example_once_and_never_twice(
             ),
             placement.shard_replicates(layout, keys),
         )
-        visits[call.epoch] += int(np.sum(np.asarray(tally.examples).reshape(-1)))
+        visits[call.epoch] += int(np.sum(np.asarray(tally.predictions).reshape(-1)))
     seen = np.asarray(sharding_sum(layout, state))
     for r in range(replicates):
         wanted = np.zeros(examples, int)

@@ -72,7 +72,7 @@ def test_one_step_on_one_and_on_four_devices_differs_by_rounding(
         (four.params, four.batch_stats),
     )
     np.testing.assert_allclose(tallies[0].loss, others[0].loss, rtol=1e-4)
-    np.testing.assert_array_equal(tallies[0].examples, others[0].examples)
+    np.testing.assert_array_equal(tallies[0].predictions, others[0].predictions)
 
 
 @pytest.mark.parametrize(

@@ -43,10 +43,13 @@ def make(model: nn.Module, tx: Any, *, dtype: Any = jnp.float32) -> TrainState:
     return fresh()
 
 
+TASK = losses.PredictionTask(normalize, losses.class_labels)
+
+
 def step_of(
     model: nn.Module, tx: Any, *, augment: Any = None, **loss: Any
 ) -> steps.TrainStep:
-    gradient = steps.make_loss_gradient(model, normalize=normalize, **loss)
+    gradient = steps.make_loss_gradient(model, task=TASK, **loss)
     return steps.make_train_step(gradient, tx, augment=augment)
 
 
@@ -176,7 +179,7 @@ def test_the_loss_is_the_mean_over_the_whole_batch(plain: Plain) -> None:
             rtol=1e-3,
             atol=1e-7,
         )
-    assert int(tally.examples) == 6
+    assert int(tally.predictions) == 6
 
 
 def test_smoothing_changes_the_gradient_and_the_tally(plain: Plain) -> None:
@@ -252,14 +255,14 @@ def test_bfloat16_computes_and_weights_stay_float32(network: str) -> None:
 
 def test_evaluation_counts_no_padding_and_smooths_nothing(plain: Plain) -> None:
     model, _, _, state, logits = plain
-    eval_step = jax.jit(steps.make_eval_step(model, normalize=normalize))
+    eval_step = jax.jit(steps.make_eval_step(model, task=TASK))
     each = np.asarray(losses.cross_entropy(logits, jnp.asarray(LABELS)))
     right = np.argmax(logits, axis=-1) == LABELS
     labels = LABELS.copy()
     labels[[1, 4]] = -1
     tally = eval_step(state, IMAGES, jnp.asarray(labels))
     real = labels >= 0
-    assert int(tally.examples) == 4
+    assert int(tally.predictions) == 4
     assert int(tally.correct) == right[real].sum()
     np.testing.assert_allclose(tally.loss, each[real].sum(), rtol=1e-5)
 
@@ -273,4 +276,4 @@ def test_telling_examples_apart_changes_nothing_else(plain: Plain) -> None:
     right = np.argmax(logits, axis=-1) == LABELS
     np.testing.assert_array_equal(each.correct, right)
     assert int(tally.correct) == right.sum()
-    assert (each.loss, each.examples) == (tally.loss, tally.examples)
+    assert (each.loss, each.predictions) == (tally.loss, tally.predictions)

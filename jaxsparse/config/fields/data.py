@@ -10,8 +10,8 @@ DATA = Section(
         "name": Field(
             "digits",
             valid.NAME,
-            "Name of the dataset: `digits`, which needs no files, a dataset in "
-            "`data.dir` or a registered dataset.",
+            "Name of the dataset: `digits` (images) or `python_docs` (text), which "
+            "need no files, a dataset in `data.dir` or a registered dataset.",
         ),
         "dir": Field(
             None,
@@ -42,6 +42,12 @@ DATA = Section(
             "averaged, a divisor of the height and width of the images. Means are "
             "rounded to integers, halves to the even one. Channel statistics, crops "
             "and all else are those of the averaged images. 1 does not average.",
+        ),
+        "context": Field(
+            64,
+            valid.integer(1, 2**16),
+            "Number of bytes of a text that a network reads at once. An example is a "
+            "window of one byte more, so that each byte has a next one to predict.",
         ),
         "batch_size": Field(
             128, valid.BATCH, "Number of examples per training step, over all devices."

@@ -23,7 +23,19 @@ MODEL = Section(
         "width": Field(
             16,
             valid.integer(1, 2**16),
-            "Number of channels of the first stage of a CIFAR ResNet.",
+            "Number of channels of the first stage of a CIFAR ResNet, or of each token "
+            "of a transformer.",
+        ),
+        "depth": Field(
+            None,
+            valid.optional(valid.integer(1, 2**12)),
+            "Number of blocks of a transformer. None uses that of the named network.",
+        ),
+        "heads": Field(
+            None,
+            valid.optional(valid.integer(1, 2**12)),
+            "Number of attention heads of each block of a transformer, a divisor of "
+            "`model.width`. None uses that of the named network.",
         ),
         "features": Field(
             None,

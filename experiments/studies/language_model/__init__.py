@@ -1,0 +1,14 @@
+"""A small language model, pruned after, during and before its training."""
+
+from experiments.studies.language_model import measure, report, variants
+from experiments.studies.study import Study
+
+STUDY = Study(
+    name="language_model",
+    description="a small decoder: sparse training, tickets, one-shot pruning",
+    title="Report: a small language model",
+    settings=variants.SETTINGS,
+    runs=variants.of_setting,
+    measure=measure.measure,
+    section=report.section,
+)

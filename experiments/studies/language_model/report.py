@@ -1,0 +1,130 @@
+"""Report: one table of losses and perplexities, and a figure over sparsity."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments.studies import report as report_lib
+from experiments.studies.effects import spread
+from experiments.studies.language_model import one_shot, variants
+from jaxsparse.reports import plot_curves
+
+LABELS = {
+    "dense": "dense",
+    "gmp": "GMP",
+    "rigl": "RigL",
+    "tickets": "IMP with rewinding",
+    "wanda": "Wanda, one-shot",
+    "magnitude": "magnitude, one-shot",
+}
+
+
+def section(
+    setting: str, scale: str, measured: Mapping[str, Any]
+) -> report_lib.Section:
+    """Makes the section of the report on a setting.
+
+    Args:
+      setting: one of `variants.SETTINGS`.
+      scale: one of `studies.SCALES`.
+      measured: measurements by variant.
+    """
+    frame = losses_frame(measured)
+    remaining = frame.loc[frame["sparsity_percent"] > 0]
+    curve = pd.DataFrame(
+        {
+            "panel": "",
+            "label": remaining["method"].map(LABELS),
+            "replicate": remaining["seed"],
+            "x": (100 - remaining["sparsity_percent"]).round(2),
+            "y": np.exp(remaining["test_loss"]),
+        }
+    )
+    return report_lib.Section(
+        name=setting,
+        title=variants.TITLES[setting],
+        lines=_lines(setting, scale, measured),
+        tables=[
+            report_lib.Table(
+                "Loss and perplexity",
+                "Test loss in nats for each byte, and perplexity, its exponential: "
+                "mean ± sample standard deviation over n seeds. The sparsity is that "
+                "of the kernels of all blocks. One-shot methods prune the dense "
+                "networks, with no training afterwards.",
+                show_losses(frame),
+            )
+        ],
+        frames={"losses": frame},
+        figures={
+            "perplexity": None
+            if curve.empty
+            else plot_curves.curves(
+                curve[list(plot_curves.COLUMNS)],
+                x="weights kept in the blocks (%)",
+                y="test perplexity",
+                title=variants.TITLES[setting],
+                scale="remaining",
+            )
+        },
+        captions={"perplexity": "Test perplexity against the weights that are kept."},
+    )
+
+
+def _lines(setting: str, scale: str, measured: Mapping[str, Any]) -> list[str]:
+    """Says how long training is, and which runs are missing."""
+    steps = max((m["steps"] for m in measured.values()), default=0)
+    lines = [f"Each network is trained for {steps:,} steps."]
+    runs = variants.of_setting(setting, scale)
+    names = (run.name.removeprefix(f"{setting}_") for run in runs)
+    if missing := [name for name in names if name not in measured]:
+        lines.append(f"Not run: {', '.join(missing)}.")
+    return lines
+
+
+def losses_frame(measured: Mapping[str, Any]) -> pd.DataFrame:
+    """Tabulates test losses: one row for each method, sparsity and seed.
+
+    Args:
+      measured: measurements by variant.
+    """
+    rows = []
+    for name, m in measured.items():
+        method = name.partition("_")[0]
+        # Level 0 of the tickets is the dense network.
+        first = 1 if method == "tickets" else 0
+        for seed, losses in enumerate(m["loss"]):
+            pairs = list(zip(m["sparsity"], losses, strict=True))[first:]
+            rows += [(method, sparsity, seed, loss) for sparsity, loss in pairs]
+        for method, of_seeds in m.get("one_shot", {}).items():
+            for seed, losses in enumerate(of_seeds):
+                pairs = zip(one_shot.SPARSITIES, losses, strict=True)
+                rows += [(method, 100 * s, seed, loss) for s, loss in pairs]
+    columns = ["method", "sparsity_percent", "seed", "test_loss"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def show_losses(frame: pd.DataFrame) -> pd.DataFrame:
+    """Formats losses and perplexities, from dense to sparse and by rising loss.
+
+    Args:
+      frame: from `losses_frame`.
+    """
+    groups = frame.groupby(["method", "sparsity_percent"])["test_loss"]
+    order = groups.mean().reset_index()
+    order = order.assign(place=order["sparsity_percent"].round())
+    order = order.sort_values(["place", "test_loss"])
+    return pd.DataFrame(
+        [
+            {
+                "Method": LABELS[row.method],
+                "Sparsity": f"{row.sparsity_percent:.1f} %",
+                "n": str(len(losses)),
+                "Test loss": spread(losses.to_numpy(), 3),
+                "Perplexity": spread(np.exp(losses.to_numpy())),
+            }
+            for row in order.itertuples()
+            for losses in [groups.get_group((row.method, row.sparsity_percent))]
+        ]
+    )
