@@ -225,7 +225,7 @@ def visit(
     for call, data in feed.iterate(keys(2), calls):
         state, tally = programs(call.length, call.batch_size)(state, data, placed)
         jax.block_until_ready(tally)
-        check(tally.examples.is_fully_replicated, "tallies cannot be read")
+        check(tally.predictions.is_fully_replicated, "tallies cannot be read")
     return multihost.to_host(state.params["seen"])
 
 
