@@ -31,7 +31,9 @@ def section(
       scale: one of `studies.SCALES`.
       measured: measurements by variant.
     """
+    del scale
     frame = losses_frame(measured)
+    steps = max((m["steps"] for m in measured.values()), default=0)
     remaining = frame.loc[frame["sparsity_percent"] > 0]
     curve = pd.DataFrame(
         {
@@ -45,7 +47,7 @@ def section(
     return report_lib.Section(
         name=setting,
         title=variants.TITLES[setting],
-        lines=_lines(setting, scale, measured),
+        lines=[f"Each network is trained for {steps:,} steps."],
         tables=[
             report_lib.Table(
                 "Loss and perplexity",
@@ -70,17 +72,6 @@ def section(
         },
         captions={"perplexity": "Test perplexity against the weights that are kept."},
     )
-
-
-def _lines(setting: str, scale: str, measured: Mapping[str, Any]) -> list[str]:
-    """Says how long training is, and which runs are missing."""
-    steps = max((m["steps"] for m in measured.values()), default=0)
-    lines = [f"Each network is trained for {steps:,} steps."]
-    runs = variants.of_setting(setting, scale)
-    names = (run.name.removeprefix(f"{setting}_") for run in runs)
-    if missing := [name for name in names if name not in measured]:
-        lines.append(f"Not run: {', '.join(missing)}.")
-    return lines
 
 
 def losses_frame(measured: Mapping[str, Any]) -> pd.DataFrame:
