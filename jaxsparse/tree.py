@@ -333,6 +333,6 @@ def leading_axis(tree: Any, *, field: str) -> int:
     if len(lengths) != 1 or lengths & {(), (0,)}:
         raise ValueError(
             f"{field}: expected leaves with the same first axis, of length 1 or more, "
-            f"got shapes {shapes}"
+            f"got shapes {shapes}; a single element needs an axis of length 1 too"
         )
     return lengths.pop()[0]

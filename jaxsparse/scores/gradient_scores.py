@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PyTree
 
-from jaxsparse import arguments
+from jaxsparse import arguments, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.types import Masks, Params, Scores
 
@@ -180,7 +180,7 @@ def _mean(
     Returns:
       The mean of the results, in float32 or wider.
     """
-    count = _count(batches)
+    count = tree.leading_axis(batches, field="batches")
     masked = masks_lib.apply(masks, params)
     weights = masks_lib.tree_map(lambda _, leaf: leaf, masks, masked)
     # A sum in bfloat16 or float16 could lose the contribution of later batches.
@@ -193,15 +193,3 @@ def _mean(
 
     total, _ = lax.scan(add, start, batches)
     return jax.tree.map(functools.partial(jnp.multiply, 1.0 / count), total)
-
-
-def _count(batches: PyTree) -> int:
-    """Returns the number of batches; raises an error if leaves disagree about it."""
-    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(batches)]
-    lengths = {shape[:1] for shape in shapes}
-    if len(lengths) != 1 or lengths & {(), (0,)}:
-        raise ValueError(
-            "batches: expected leaves with the same first axis, of 1 or more batches, "
-            f"got shapes {shapes}; a single batch needs an axis of length 1 too"
-        )
-    return lengths.pop()[0]
