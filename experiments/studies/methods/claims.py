@@ -80,6 +80,18 @@ def above(name: str, *others: str) -> Callable[[Found], Effect]:
     return evaluate
 
 
+def _each_above(*pairs: tuple[str, str]) -> Callable[[Found], Effect]:
+    """Tests whether the first method of every pair is above the second."""
+    above_others, others = zip(*pairs, strict=True)
+    names = tuple(dict.fromkeys(above_others + others))
+
+    def evaluate(found: Found) -> Effect:
+        words = _describe(names, accuracies(found, *names))
+        return effects.every(*(above(*pair)(found) for pair in pairs), words=words)
+
+    return evaluate
+
+
 def _no_worse(name: str, other: str) -> Callable[[Found], Effect]:
     """Tests whether a method is above another less the margin."""
 
@@ -122,14 +134,7 @@ CLAIMS = (
         "RigL is better than SET, and SET is better than static random masks.",
         "ResNet-50: so at 80 % and 90 % (Evci et al. 2019, arXiv:1911.11134)",
         "RigL above SET, and SET above random masks of the same layer counts",
-        lambda found: effects.every(
-            above("rigl", "set")(found),
-            above("set", "random")(found),
-            words=_describe(
-                ("rigl", "set", "random"),
-                accuracies(found, "rigl", "set", "random"),
-            ),
-        ),
+        _each_above(("rigl", "set"), ("set", "random")),
         (_costs("random"),),
     ),
     Claim(
@@ -147,14 +152,7 @@ CLAIMS = (
         "ResNet-20 on CIFAR-10: SNIP and SynFlow above random (Frankle et al. 2020, "
         "arXiv:2009.08576)",
         "SNIP above random masks, and SynFlow above them",
-        lambda found: effects.every(
-            above("snip", "random")(found),
-            above("synflow", "random")(found),
-            words=_describe(
-                ("snip", "synflow", "random"),
-                accuracies(found, "snip", "synflow", "random"),
-            ),
-        ),
+        _each_above(("snip", "random"), ("synflow", "random")),
         (_costs("random"),),
     ),
     Claim(

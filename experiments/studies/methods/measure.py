@@ -1,9 +1,11 @@
 """Measure: accuracies, counts of weights and the cost of training."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.studies import run_reader
@@ -12,6 +14,7 @@ from jaxsparse import replicates
 from jaxsparse.analysis import soups
 from jaxsparse.analysis.similarity import Solution
 from jaxsparse.factory import instability
+from jaxsparse.types import Params
 
 
 def measure(reader: Reader, other: Callable[[str], Reader]) -> dict[str, Any]:
@@ -63,17 +66,17 @@ def of_soups(reader: Reader, particles: int) -> list[float]:
     functions, data = reader.functions(), reader.run.dataset
     solutions = reader.solutions(reader.end(reader.config["lottery"]["levels"]))
     batches = instability.re_estimated(functions, data.train.images).batches
-    of_batch = jax.jit(functions.statistics)
     logits = instability.make_logits(functions, data.test.images)
+
+    @jax.jit
+    def statistics(params: Params) -> Any:
+        each = jax.lax.map(functools.partial(functions.statistics, params), batches)
+        return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), each)
 
     def accuracy(group: Solution) -> float:
         params = soups.average(group.params, group.masks)
-        stats = soups.batch_statistics(
-            lambda _, images: of_batch(params, images),
-            of_batch(params, batches[0]),
-            batches,
-        )
-        right = np.argmax(logits(params, stats), axis=-1) == data.test.labels
+        scores = logits(params, statistics(params))
+        right = np.argmax(scores, axis=-1) == data.test.labels
         return 100 * float(np.mean(right))
 
     return [
