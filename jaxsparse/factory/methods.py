@@ -135,7 +135,7 @@ def check(config: ConfigDict) -> None:
             f"{c.distribution!r} and sparse.dense {c.dense}, got {c.layer_sparsity}; "
             "set the sparsity of layers in one of the two ways"
         )
-    if c.grow_batch_size and c.method == "rigl" and c.grow == "random":
+    if c.grow_batch_size and "grow" in method.fields and c.grow == "random":
         raise ValueError(
             "config.sparse.grow_batch_size: expected 0 with sparse.grow 'random', "
             f"which uses no gradient, got {c.grow_batch_size}; set sparse.grow "

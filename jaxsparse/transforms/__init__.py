@@ -14,6 +14,7 @@ subset of them call `latent`. The modules:
     gradual_magnitude     gradual_magnitude, one_shot_magnitude
     granet, ac_dc         pruning methods under which weights become active again
     chts                  dynamic sparse training by the topology of the masks
+    east                  dynamic sparse training with cycles of the density
     sparse_evolution, rigl, mest, snfs, srigl
                           dynamic sparse training, see `drop_grow`
     straight_through, top_kast, sr_ste
@@ -37,6 +38,7 @@ from jaxsparse.layer_options import LayerOptions
 from jaxsparse.transforms.ac_dc import ac_dc
 from jaxsparse.transforms.chts import CHTsOptions, chts
 from jaxsparse.transforms.continuous_sparsification import continuous_sparsification
+from jaxsparse.transforms.east import EASTOptions, east
 from jaxsparse.transforms.edge_popup import edge_popup
 from jaxsparse.transforms.fixed import fixed
 from jaxsparse.transforms.gem_miner import gem_miner
@@ -98,6 +100,7 @@ __all__ = (
     "MIN_SIZE",
     "CHTsOptions",
     "DropGrowOptions",
+    "EASTOptions",
     "GraNetOptions",
     "InitMasks",
     "LatentState",
@@ -121,6 +124,7 @@ __all__ = (
     "apply_updates",
     "chts",
     "continuous_sparsification",
+    "east",
     "edge_popup",
     "ever_active",
     "fixed",

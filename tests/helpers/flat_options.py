@@ -17,6 +17,7 @@ UPDATES: dict[str, type] = {
     "mest": transforms.MESTOptions,
     "snfs": transforms.SNFSOptions,
     "chts": transforms.CHTsOptions,
+    "east": transforms.EASTOptions,
     "granet": transforms.GraNetOptions,
 }
 

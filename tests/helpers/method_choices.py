@@ -242,6 +242,20 @@ def chts(steps: list[Step], decays: bool = False) -> None:
             equal([step.has[i]], [stay | best(chance, goes, ~stay)])
 
 
+def east(steps: list[Step], end: int = 8, at_random: bool = False) -> None:
+    """In the cycle weights come or go; after it, as many go as come."""
+    for step in (steps[u] for u in methods.AT):
+        totals = methods.cycled(end)(step.update)
+        chance = drawn(step) if at_random else [np.abs(grad) for grad in step.grads]
+        for i, had in enumerate(step.had):
+            held = min(int(had.sum()), totals[i])
+            if step.update >= end:
+                held -= math.floor(held * methods.cosine(step.update))
+            stay = best(step.sizes[i], held, had)
+            new = stay | best(chance[i], totals[i] - held, ~stay)
+            equal([step.has[i]], [new])
+
+
 def ac_dc(steps: list[Step]) -> None:
     for step in steps[:4]:
         few = select_slowly(step.sizes, 36)
@@ -311,6 +325,8 @@ CHOICES: dict[str, Callable[[list[Step]], None]] = {
     "granet": granet,
     "chts": chts,
     "chts decay": lambda steps: chts(steps, decays=True),
+    "east": east,
+    "cycles of set": lambda steps: east(steps, end=3, at_random=True),
     "ac_dc": ac_dc,
     "straight_through": straight_through,
     "straight_through gradual": straight_through_gradual,

@@ -107,6 +107,23 @@ EVEN = {"distribution": "uniform"}
 RIGL_CHANGES = (1, 4, 7)
 
 
+CYCLES = {"density_factor": 2.0, "cycles": 1}
+AT = (1, 4, 7, 10)
+
+
+def cycled(end: int) -> Callable[[int], Counts]:
+    """Twice the density in the middle of a cycle, divided as 5 to 4 by ERK."""
+    heights = [(1 - math.cos(2 * math.pi * s / end)) / 2 if s < end else 0 for s in AT]
+    totals = [36, *(kept(0.75 - 0.25 * height) for height in heights)]
+
+    def counts(update: int) -> Counts:
+        total = held(AT, totals, update)
+        first = (10 * total + 9) // 18
+        return first, total - first
+
+    return counts
+
+
 def soft_counts(update: int) -> Counts:
     """24 and 12, and what the last change added, until the change at 10."""
     changes = [step for step in (1, 4, 7) if step <= update < 10]
@@ -236,6 +253,16 @@ METHODS: dict[str, Method] = {
     "chts decay": Method(
         lambda tx: t.chts(tx, **GRADUAL, updates=t.CHTsOptions(initial_sparsity=0.5)),
         lambda update: shared(held(PRUNES, SIGMOID, update)),
+    ),
+    "east": Method(
+        lambda tx: flat_options.call(t.east, tx, **FADING, **CYCLES, cycle_part=0.8),
+        cycled(8),
+    ),
+    "cycles of set": Method(
+        lambda tx: flat_options.call(
+            t.east, tx, **FADING, **CYCLES, cycle_part=0.3, grow="random"
+        ),
+        cycled(3),
     ),
     "ac_dc": Method(
         lambda tx: t.ac_dc(tx, sparsity=0.75, begin_step=1, end_step=9, update_every=2),
@@ -380,6 +407,8 @@ PAIRS = {
     "granet": "lookahead",
     "chts": "adam",
     "chts decay": "momentum",
+    "east": "momentum",
+    "cycles of set": "adam",
     "ac_dc": "adafactor, factored",
     "ac_dc keeps memory": "clipped",
     "straight_through": "partitioned",

@@ -48,6 +48,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "snfs": SPANS,
     "granet": SPANS,
     "chts": SPANS,
+    "east": SPANS,
     "ac_dc": SPANS,
     "ste": OFTEN,
     "top_kast": {},

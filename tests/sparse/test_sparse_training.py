@@ -144,7 +144,7 @@ def test_changing_masks_are_counted_at_every_evaluation(ran: Ran) -> None:
         assert rows == []
         return
     assert [row["step"] for row in rows] == [r["step"] for r in rows_of(folder, "eval")]
-    remembers = ("set", "rigl", "srigl", "mest", "snfs", "granet", "chts")
+    remembers = ("set", "rigl", "srigl", "mest", "snfs", "granet", "chts", "east")
     for row in rows:
         assert row["total"] == masks.size(made.task.masks)
         assert row["kept"] == sum(kept for kept, _ in row["layers"].values())
@@ -162,7 +162,7 @@ def test_changing_masks_are_counted_at_every_evaluation(ran: Ran) -> None:
 BY_OPTIMIZER = some(
     [
         *("snfs", "granet", "sr_ste", "one_shot", "set", "top_kast"),
-        *("s_ste", "edge_popup", "gem_miner", "weight_sparse"),
+        *("s_ste", "edge_popup", "gem_miner", "weight_sparse", "east"),
     ],
     always=["granet", "sr_ste", "one_shot", "set", "top_kast", "gem_miner"],
 )

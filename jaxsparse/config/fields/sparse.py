@@ -180,8 +180,24 @@ SPARSE = Section(
         "grow": Field(
             "gradient",
             valid.one_of("gradient", "inverted", "random"),
-            "Weights that `rigl` grows: those with the largest gradient, with the "
-            "smallest gradient (`inverted`), or `random` ones.",
+            "Weights that grow: those with the largest gradient, with the smallest "
+            "gradient (`inverted`), or `random` ones.",
+        ),
+        "density_factor": Field(
+            3.0,
+            valid.number(1.0, 1e6),
+            "Density in the middle of a cycle of `east`, in multiples of the final "
+            "density; at most 1 in all.",
+        ),
+        "cycles": Field(
+            2,
+            valid.integer(0, 10**6),
+            "Number of times that the density of `east` rises and falls.",
+        ),
+        "cycle_part": Field(
+            0.4,
+            valid.FRACTION,
+            "Part of the time until `sparse.end_step` in which there are such cycles.",
         ),
         "first_exponent": Field(
             1.0,
