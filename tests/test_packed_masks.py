@@ -187,6 +187,7 @@ REFUSING: dict[str, Any] = {
     "proximal_l1": {"l1_penalty": 0.1, "learning_rate": 0.1},
     "learned_threshold": {},
     "continuous_sparsification": {"end_step": 9},
+    "dynadiag": {"sparsity": 0.5, "end_step": 9},
     "edge_popup": {"sparsity": 0.5},
     "s_ste": {},
 }

@@ -176,6 +176,20 @@ register_method(
     finishes_after=True,
 )
 register_method(
+    "dynadiag",
+    f"{TRANSFORMS}dynadiag",
+    arguments=(*WHERE, "end_step", "start_temperature", "end_temperature"),
+    records=LAYERS,
+    reads=AROUND,
+    receives=("axes",),
+    requires=("end_step",),
+    gradient="active",
+    label="DynaDiag",
+    distribution="uniform",
+    finishes_at="end_step",
+    finishes_after=True,
+)
+register_method(
     "edge_popup",
     f"{TRANSFORMS}edge_popup",
     arguments=(*WHERE, "train_others"),

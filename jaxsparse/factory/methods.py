@@ -154,7 +154,8 @@ def read_structure(text: str | None) -> select.Structure | None:
     """Converts the structure of a config.
 
     Args:
-      text: "groups 4", "blocks 4x4", "channels", "fan_in", `COUPLED`; or None.
+      text: "groups 4", "blocks 4x4", "channels", "fan_in", "diagonals", `COUPLED`; or
+        None.
 
     Returns:
       The structure; None for unstructured sparsity, and for `COUPLED`.
@@ -174,9 +175,11 @@ def read_structure(text: str | None) -> select.Structure | None:
         return select.channels()
     if text == "fan_in":
         return select.fan_in()
+    if text == "diagonals":
+        return select.diagonals()
     raise ValueError(
         "structure: expected a form such as 'groups 4', 'blocks 4x4', 'channels', "
-        f"{COUPLED!r} or 'fan_in', got {text!r}"
+        f"{COUPLED!r}, 'fan_in' or 'diagonals', got {text!r}"
     )
 
 

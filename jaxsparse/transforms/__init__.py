@@ -19,7 +19,7 @@ subset of them call `latent`. The modules:
                           dynamic sparse training, see `drop_grow`
     straight_through, top_kast, sr_ste
                           training of dense weights, see `latent`
-    learned_threshold, continuous_sparsification, edge_popup, s_ste
+    learned_threshold, continuous_sparsification, edge_popup, s_ste, dynadiag
                           weights that a function of the trained parameters makes
                           zero, see `self_sparse`
     weight_sparse, proximal_l1
@@ -38,6 +38,7 @@ from jaxsparse.layer_options import LayerOptions
 from jaxsparse.transforms.ac_dc import ac_dc
 from jaxsparse.transforms.chts import CHTsOptions, chts
 from jaxsparse.transforms.continuous_sparsification import continuous_sparsification
+from jaxsparse.transforms.dynadiag import dynadiag
 from jaxsparse.transforms.east import EASTOptions, east
 from jaxsparse.transforms.edge_popup import edge_popup
 from jaxsparse.transforms.fixed import fixed
@@ -124,6 +125,7 @@ __all__ = (
     "apply_updates",
     "chts",
     "continuous_sparsification",
+    "dynadiag",
     "east",
     "edge_popup",
     "ever_active",

@@ -327,6 +327,13 @@ METHODS: dict[str, Method] = {
         latent=True,
         reparameterized=True,
     ),
+    # 2 of 12 diagonals of 8, and 3 of 12 of 4.
+    "dynadiag": Method(
+        lambda tx: t.dynadiag(tx, sparsity=0.8, end_step=6),
+        lambda update: SIZES if update < 5 else (16, 12),
+        latent=True,
+        reparameterized=True,
+    ),
     "edge_popup": Method(
         lambda tx: t.edge_popup(tx, sparsity=0.75),
         always(24, 12),
@@ -419,6 +426,7 @@ PAIRS = {
     "proximal_l1": "momentum",
     "learned_threshold": "adamw",
     "continuous_sparsification": "adam",
+    "dynadiag": "adam",
     "edge_popup": "momentum",
     "s_ste": "lion",
     "gem_miner": "sgd",

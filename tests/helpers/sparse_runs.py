@@ -59,6 +59,7 @@ FIELDS: dict[str, dict[str, Any]] = {
         "sparse.end_step": "9step",
         "sparse.mask_logit": 0.001,
     },
+    "dynadiag": {"sparse.end_step": "9step"},
     "edge_popup": {},
     "gem_miner": OFTEN | {"sparse.end_step": "9step"},
     "weight_sparse": OFTEN | {"sparse.end_step": "9step"},

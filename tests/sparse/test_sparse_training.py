@@ -39,6 +39,7 @@ pytestmark = pytest.mark.keys_used_once
 
 # Methods of which training decides how many weights they keep.
 UNCOUNTED = ("str", "continuous_sparsification", "proximal_l1", "srigl")
+UNCOUNTED += ("dynadiag",)  # whole diagonals
 LATENT = ("ste", "top_kast", "sr_ste")
 LAYERS = {"layer_sparsity": (("head/*", 0.5), ("dense2/*", 30)), "sparsity": 0.8}
 LAYER_COUNTS = [256, 30, 75]

@@ -103,10 +103,10 @@ SPARSE = Section(
             None,
             valid.optional(valid.NAME),
             "Structured sparsity: `groups 4` (N:M sparsity with M = 4), `blocks 4x4`, "
-            "`channels` or `fan_in`; with the method `static` also `coupled_channels`, "
-            "which removes the fraction `sparsity` of the units of each group from all "
-            "layers that share them: `compaction` then makes the network smaller. "
-            "None prunes single weights.",
+            "`channels`, `fan_in` or `diagonals` (wrapped ones); with the method "
+            "`static` also `coupled_channels`, which removes the fraction `sparsity` "
+            "of the units of each group from all layers that share them: `compaction` "
+            "then makes the network smaller. None prunes single weights.",
         ),
         "pai_score": Field(
             "random",
@@ -289,6 +289,15 @@ SPARSE = Section(
             200.0,
             valid.number(1.0, 1e6),
             "Factor of the sigmoid's argument at `sparse.end_step`; 1 at the start.",
+        ),
+        "start_temperature": Field(
+            5.0,
+            valid.number(1e-6, 1e6),
+            "Temperature of the softmax of importances at step 0; the higher, the more "
+            "equal are its shares.",
+        ),
+        "end_temperature": Field(
+            0.05, valid.number(1e-6, 1e6), "The same at `sparse.end_step`."
         ),
         "train_others": Field(
             False,

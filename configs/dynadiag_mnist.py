@@ -1,0 +1,26 @@
+"""DynaDiag of LeNet-300-100 on MNIST.
+
+Paper: Tyagi, Iyer, Renninger, Kanan, Zhu, Dynamic Sparse Training of Diagonally Sparse
+Networks, 2025, arXiv:2506.11449: the weights of a layer are on few wrapped diagonals,
+which trained importances choose in the first 30 % of training, while a temperature
+falls. Its course, the same sparsity of all layers and a dense last layer are those of
+the authors' example for MLPs. Training is that of `random_mnist`.
+
+Deviations: sizes of layers, optimizer, length and sparsity are not from the authors'
+example. See also `transforms.dynadiag`.
+
+Command: python experiments/train.py --config=configs/dynadiag_mnist.py
+"""
+
+from ml_collections import ConfigDict
+
+from configs import random_mnist
+
+
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "" or "quick" (2 seeds, 300 steps)."""
+    c = random_mnist.recipe("dynadiag_mnist", preset)
+    c.sparse.method = "dynadiag"
+    c.sparse.end_step = "30%"
+    c.sparse.last_layer_dense = True
+    return c
