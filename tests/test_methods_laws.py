@@ -48,7 +48,7 @@ EVAL_PARAMS = jax.jit(contrib.schedule_free_eval_params)
 # Methods with masks of the caller, with a key and a memory, and with latent weights.
 DONATED = ("fixed", "mest soft_bound", "top_kast", "edge_popup")
 # Methods that grow by the gradient, and the first update at which weights leave.
-READS_GRADS = ("rigl", "srigl", "granet", "east")
+READS_GRADS = ("rigl", "srigl", "granet", "east", "neurrev")
 FIRST = {"one_shot_magnitude": 4, "gradual_magnitude": 4, "gem_miner": 3}
 
 

@@ -47,6 +47,9 @@ REFUSED: dict[str, tuple[Any, dict]] = {
     "begin_step: expected .*got -1": (t.rigl, END | {"begin_step": -1}),
     "gradient_weight: expected .*got -1": (t.mest, END | {"gradient_weight": -1.0}),
     "momentum: expected .*got 1.0": (t.snfs, END | {"momentum": 1.0}),
+    "awaken_fraction: expected .*got 1.5": (
+        *(t.neurrev, END | {"awaken_fraction": 1.5}),
+    ),
     "density_factor: expected .*got 0.5": (t.east, END | {"density_factor": 0.5}),
     "cycles: expected .*got -1": (t.east, END | {"cycles": -1}),
     "cycle_part: expected .*got 1.5": (t.east, END | {"cycle_part": 1.5}),

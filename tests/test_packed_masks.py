@@ -41,6 +41,7 @@ METHODS: dict[str, Any] = {
     "mest": lambda layers: t.mest(ADAM, sparsity=0.5, layers=layers, **WHEN),
     "srigl": lambda layers: t.srigl(ADAM, sparsity=0.5, layers=layers, **WHEN),
     "chts": lambda layers: t.chts(ADAM, sparsity=0.5, layers=layers, **WHEN),
+    "neurrev": lambda layers: t.neurrev(ADAM, sparsity=0.5, layers=layers, **WHEN),
     "east": lambda layers: t.east(ADAM, sparsity=0.8, layers=layers, **WHEN),
     "gem_miner": lambda layers: t.gem_miner(
         ADAM, sparsity=0.5, end_step=7, update_every=2, layers=layers
@@ -75,7 +76,7 @@ def train(tx: Any) -> tuple[Any, Any]:
 
 
 # Like rows that are run.
-SELDOM = ("srigl", "chts", "east")
+SELDOM = ("srigl", "chts", "east", "neurrev")
 
 
 @pytest.mark.parametrize(

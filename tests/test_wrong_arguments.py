@@ -218,6 +218,7 @@ CALLS = {
     ),
     "transforms.mest": method(transforms.mest, sparsity=0.5, **WHEN),
     "transforms.east": method(transforms.east, sparsity=0.5, **WHEN),
+    "transforms.neurrev": method(transforms.neurrev, sparsity=0.5, **WHEN),
     "transforms.snfs": method(transforms.snfs, sparsity=0.5, **WHEN),
     "transforms.straight_through": method(transforms.straight_through, sparsity=0.5),
     "transforms.top_kast": method(

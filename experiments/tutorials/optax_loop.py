@@ -91,7 +91,7 @@ for name, count in masks.layer_counts(active).items():
 # - fixed masks and pruning: `fixed`, `gradual_magnitude`, `one_shot_magnitude`,
 #   `granet`, `ac_dc`;
 # - dynamic sparse training: `sparse_evolution` (SET), `rigl`, `srigl`, `snfs`, `mest`,
-#   `chts`, `east`;
+#   `chts`, `east`, `neurrev`;
 # - dense latent weights: `straight_through`, `top_kast`, `sr_ste`;
 # - weights that a function of the trained parameters makes zero: `learned_threshold`
 #   (STR), `continuous_sparsification`, `edge_popup`, `s_ste`, `dynadiag`; tickets by

@@ -64,6 +64,17 @@ register_method(
     **DYNAMIC,
 )
 register_method(
+    "neurrev",
+    f"{TRANSFORMS}neurrev",
+    arguments=(*STORED, *WHEN, *DROP, "skip_update", "grow", "awaken_fraction"),
+    records=LAYERS | {"updates": f"{TRANSFORMS}NeurRevOptions"},
+    reads=(*AROUND, *GROWTH),
+    gradient="updates",
+    label="NeurRev",
+    distribution="erk",
+    **DYNAMIC,
+)
+register_method(
     "snfs",
     f"{TRANSFORMS}snfs",
     arguments=(*STORED, *WHEN, *DROP, "skip_update"),

@@ -12,7 +12,7 @@ g is the density of the weights whose gradient is computed:
     "active"    dense, static, SET, GMP, IMP,     d
                 STR, continuous sparsification,
                 DynaDiag, Gem-Miner
-    "updates"   RigL, GraNet                      1 at mask updates, otherwise d
+    "updates"   RigL, GraNet, EAST, NeurRev       1 at mask updates, otherwise d
     "always"    SNFS, straight-through, SR-STE,   1
                 S-STE, edge-popup, proximal L1,
                 weight-sparse

@@ -15,7 +15,7 @@ subset of them call `latent`. The modules:
     granet, ac_dc         pruning methods under which weights become active again
     chts                  dynamic sparse training by the topology of the masks
     east                  dynamic sparse training with cycles of the density
-    sparse_evolution, rigl, mest, snfs, srigl
+    sparse_evolution, rigl, mest, snfs, srigl, neurrev
                           dynamic sparse training, see `drop_grow`
     straight_through, top_kast, sr_ste
                           training of dense weights, see `latent`
@@ -52,6 +52,7 @@ from jaxsparse.transforms.grow import ever_active, tracks_exploration
 from jaxsparse.transforms.latent import latent
 from jaxsparse.transforms.learned_threshold import learned_threshold
 from jaxsparse.transforms.mest import MESTOptions, mest
+from jaxsparse.transforms.neurrev import NeurRevOptions, neurrev
 from jaxsparse.transforms.options import DropGrowOptions, SparsityRamp
 from jaxsparse.transforms.parts import Reparameterization, pass_gradient
 from jaxsparse.transforms.powerpropagation import powerpropagation
@@ -108,6 +109,7 @@ __all__ = (
     "LayerOptions",
     "MESTOptions",
     "MaskUpdate",
+    "NeurRevOptions",
     "Observe",
     "ProjectedState",
     "Reparameterization",
@@ -139,6 +141,7 @@ __all__ = (
     "latent",
     "learned_threshold",
     "mest",
+    "neurrev",
     "one_shot_magnitude",
     "pass_gradient",
     "powerpropagation",

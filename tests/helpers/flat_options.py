@@ -18,6 +18,7 @@ UPDATES: dict[str, type] = {
     "snfs": transforms.SNFSOptions,
     "chts": transforms.CHTsOptions,
     "east": transforms.EASTOptions,
+    "neurrev": transforms.NeurRevOptions,
     "granet": transforms.GraNetOptions,
 }
 

@@ -237,6 +237,13 @@ METHODS: dict[str, Method] = {
         ),
         soft_counts,
     ),
+    "neurrev": dynamic(t.neurrev, (20, 16), **FADING, awaken_fraction=0.2),
+    "neurrev restarts": dynamic(
+        *(t.neurrev, (20, 16), dropped_at_change),
+        **FADING,
+        awaken_fraction=0.2,
+        zero_regrown=True,
+    ),
     "snfs": dynamic(t.snfs, (36,), **FADING, momentum=0.8),
     "granet": Method(
         lambda tx: t.granet(
@@ -410,6 +417,8 @@ PAIRS = {
     "srigl": "momentum",
     "mest": "plateau",
     "mest soft_bound": "hyperparameters",
+    "neurrev": "momentum",
+    "neurrev restarts": "adamw",
     "snfs": "schedule free",
     "granet": "lookahead",
     "chts": "adam",

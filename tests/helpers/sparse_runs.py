@@ -45,6 +45,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "rigl": SPANS,
     "srigl": SPANS,
     "mest": SPANS,
+    "neurrev": SPANS,
     "snfs": SPANS,
     "granet": SPANS,
     "chts": SPANS,

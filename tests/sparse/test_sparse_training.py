@@ -146,6 +146,7 @@ def test_changing_masks_are_counted_at_every_evaluation(ran: Ran) -> None:
         return
     assert [row["step"] for row in rows] == [r["step"] for r in rows_of(folder, "eval")]
     remembers = ("set", "rigl", "srigl", "mest", "snfs", "granet", "chts", "east")
+    remembers += ("neurrev",)
     for row in rows:
         assert row["total"] == masks.size(made.task.masks)
         assert row["kept"] == sum(kept for kept, _ in row["layers"].values())
@@ -163,7 +164,7 @@ def test_changing_masks_are_counted_at_every_evaluation(ran: Ran) -> None:
 BY_OPTIMIZER = some(
     [
         *("snfs", "granet", "sr_ste", "one_shot", "set", "top_kast"),
-        *("s_ste", "edge_popup", "gem_miner", "weight_sparse", "east"),
+        *("s_ste", "edge_popup", "gem_miner", "weight_sparse", "east", "neurrev"),
     ],
     always=["granet", "sr_ste", "one_shot", "set", "top_kast", "gem_miner"],
 )

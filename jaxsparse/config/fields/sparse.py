@@ -183,6 +183,12 @@ SPARSE = Section(
             "Weights that grow: those with the largest gradient, with the smallest "
             "gradient (`inverted`), or `random` ones.",
         ),
+        "awaken_fraction": Field(
+            0.1,
+            valid.FRACTION,
+            "Fraction of the active weights of each layer that mask updates of "
+            "`neurrev` drop because they are negative and have changed least.",
+        ),
         "density_factor": Field(
             3.0,
             valid.number(1.0, 1e6),
