@@ -47,9 +47,7 @@ def cyclic_sparsities(
       ValueError: if an argument is out of range.
 
     Examples:
-      >>> calendar = update_schedules.make_update_schedule(
-      ...     begin_step=10, update_every=10, end_step=80, include_end=True
-      ... )
+      >>> calendar = UpdateSchedule(begin=10, every=10, end=80, include_end=True)
       >>> table = cyclic_sparsities(calendar, final=0.75, cycles=1, cycle_part=0.5)
       >>> [round(float(sparsity), 3) for sparsity in table]
       [0.5, 0.25, 0.5, 0.75, 0.75, 0.75, 0.75, 0.75]
