@@ -45,6 +45,9 @@ def dynadiag(
     until step :math:`t_1`. From this step on, the k diagonals that were most important
     at it have the factor 1, and all others are zero.
 
+    At first all weights are multiplied by the density, and gradients of importances are
+    small. Plain SGD may then hardly change them; Adam, which the authors use, does.
+
     Args:
       inner: the optimizer to wrap; any optax gradient transformation except
         `optax.lookahead`. It trains :math:`w` and :math:`\alpha`.
