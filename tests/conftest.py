@@ -11,6 +11,7 @@ import importlib.metadata
 import itertools
 import os
 import tempfile
+import threading
 
 os.environ.setdefault("NPROC", "32")  # multi-device CPU programs hang without it
 FAST = {"xla_backend_optimization_level": 0, "xla_cpu_parallel_codegen_split_count": 1}
@@ -23,8 +24,9 @@ for flag, value in FAST.items():
     if not os.environ.get("OPTIMIZED") and flag not in given:
         os.environ["XLA_FLAGS"] = f"{given} --{flag}={value}".strip()
 
-from collections.abc import Callable, Iterator  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
 
 # One for each process and those it starts: JAX lets one read what another has half
 # written.
@@ -41,9 +43,8 @@ if not os.environ.get("JAXSPARSE_CACHE_DIR"):
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
-import jaxtyping._typeguard  # noqa: E402
 import pytest  # noqa: E402
-from beartype.door import is_bearable  # noqa: E402
+from helpers import type_checks  # noqa: E402, F401
 
 # An example's first call compiles, which takes as long as the machine is busy.
 hypothesis.settings.register_profile("suite", deadline=None)
@@ -60,20 +61,28 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 gc.set_threshold(50_000, 20, 100)
 
 
-def check_leaf(annotated: Callable) -> Callable[[object], None]:
-    """Makes the check of a pytree's leaves, whose type is the annotation of `x`."""
-    leaf_type = annotated.__annotations__["x"]
+def reuse_contexts() -> None:
+    """Lowers ten programs in one MLIR context, which takes long to make.
 
-    def check(x: object) -> None:
-        if not is_bearable(x, leaf_type):
-            raise TypeError
+    JAX does so by itself from version 0.12 on.
+    """
+    from jax._src.interpreters import mlir
 
-    return check
+    make = mlir.make_ir_context
+    held = threading.local()
+
+    def of_thread() -> Any:
+        if getattr(held, "left", 0) == 0:
+            held.context, held.left = make(), 10
+        held.left -= 1
+        return held.context
+
+    mlir.make_ir_context = of_thread
 
 
-# jaxtyping makes such a check anew for every pytree and has each node that isn't a leaf
-# raise an error with a message: a sixth of the time of all tests.
-jaxtyping._typeguard.typechecked = check_leaf
+if importlib.metadata.version("jax").startswith("0.10."):
+    reuse_contexts()
+
 
 ROOT = Path(__file__).resolve().parent.parent
 
