@@ -171,12 +171,8 @@ def read_structure(text: str | None) -> select.Structure | None:
         return select.n_of_m(int(groups[1]))
     if blocks:
         return select.blocks((int(blocks[1]), int(blocks[2])))
-    if text == "channels":
-        return select.channels()
-    if text == "fan_in":
-        return select.fan_in()
-    if text == "diagonals":
-        return select.diagonals()
+    if text in ("channels", "fan_in", "diagonals"):
+        return getattr(select, text)()
     raise ValueError(
         "structure: expected a form such as 'groups 4', 'blocks 4x4', 'channels', "
         f"{COUPLED!r}, 'fan_in' or 'diagonals', got {text!r}"
