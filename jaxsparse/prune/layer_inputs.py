@@ -88,7 +88,7 @@ def visit(
             layer = _layer(eqn, moved[eqn.inputs[side]][1], side)
             if uses[name] == 1:
                 leaves[name] = fn(name, leaves[name], layer, read(other))
-        results = _compute(eqn, [read(n) for n in eqn.inputs])
+        results = program_lib.compute(eqn, [read(n) for n in eqn.inputs])
         values |= zip(eqn.outputs, results, strict=True)
     wrong = {name: count for name, count in uses.items() if count != 1}
     if wrong:
@@ -102,17 +102,11 @@ def visit(
     )
 
 
-def _compute(eqn: program_lib.Equation, given: list[Any]) -> list[Any]:
-    """Computes an equation."""
-    found = eqn.primitive.bind(*given, **eqn.primitive.get_bind_params(eqn.params))
-    return list(found) if eqn.primitive.multiple_results else [found]
-
-
 def _then(
     move: Callable[[Array], Any], eqn: program_lib.Equation
 ) -> Callable[[Array], Any]:
     """Appends an equation to a move of weights."""
-    return lambda leaf: _compute(eqn, [move(leaf)])[0]
+    return lambda leaf: program_lib.compute(eqn, [move(leaf)])[0]
 
 
 def _layer(eqn: program_lib.Equation, move: Callable[[Array], Any], side: int) -> Layer:
@@ -120,7 +114,7 @@ def _layer(eqn: program_lib.Equation, move: Callable[[Array], Any], side: int) -
 
     def layer(leaf: Array, given: Array) -> Array:
         operands = (move(leaf), given) if side == 0 else (given, move(leaf))
-        return _compute(eqn, list(operands))[0]
+        return program_lib.compute(eqn, list(operands))[0]
 
     return layer
 
