@@ -169,3 +169,33 @@ def grams(
 
     parts = lax.map(columns, jnp.arange(0, fan_in, outputs))
     return jnp.moveaxis(parts, 0, 2).reshape(stack, fan_in, -1)[..., :fan_in]
+
+
+def hessians(
+    axes: fan_axes.FanAxes,
+    name: str,
+    leaf: Array,
+    layer: Layer,
+    given: Array,
+    *,
+    damping: float,
+) -> Float[Array, "stack fan_in fan_in"]:
+    r"""Computes the Hessians :math:`X^T X + \lambda I` of a layer's squared error.
+
+    Args:
+      axes: layout of the leaf.
+      name: its name, for error messages.
+      leaf: weights of the layer.
+      layer: function of weights and inputs that is linear in both.
+      given: inputs of the layer; a batch.
+      damping: :math:`\lambda` as a fraction of the mean of the diagonal.
+
+    Returns:
+      A Hessian for each of the leaf's separate matrices, as `grams`. Without any
+      inputs, no weight matters to the outputs; it is then the identity, which makes
+      methods prune by magnitude.
+    """
+    gram = grams(axes, name, leaf, layer, given)
+    mean = jnp.mean(jnp.diagonal(gram, axis1=1, axis2=2), axis=1)
+    extra = jnp.where(mean == 0, 1, damping * mean)
+    return gram + extra[:, None, None] * jnp.eye(gram.shape[1])[None]
