@@ -5,11 +5,13 @@ them. `OPTIMIZED=1 pytest` has most of them compiled as users do.
 """
 
 import atexit
+import gc
 import importlib
 import importlib.metadata
 import itertools
 import os
 import tempfile
+import threading
 
 os.environ.setdefault("NPROC", "32")  # multi-device CPU programs hang without it
 FAST = {"xla_backend_optimization_level": 0, "xla_cpu_parallel_codegen_split_count": 1}
@@ -24,6 +26,7 @@ for flag, value in FAST.items():
 
 from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
 
 # One for each process and those it starts: JAX lets one read what another has half
 # written.
@@ -41,6 +44,7 @@ if not os.environ.get("JAXSPARSE_CACHE_DIR"):
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
+from helpers import type_checks  # noqa: E402, F401
 
 # An example's first call compiles, which takes as long as the machine is busy.
 hypothesis.settings.register_profile("suite", deadline=None)
@@ -51,6 +55,34 @@ jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # The suite is many small programs, each soon compiled and sooner read.
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+# JAX keeps millions of objects that live to the end, which Python looks through each
+# time it looks for garbage.
+gc.set_threshold(50_000, 20, 100)
+
+
+def reuse_contexts() -> None:
+    """Lowers ten programs in one MLIR context, which takes long to make.
+
+    JAX does so by itself from version 0.12 on.
+    """
+    from jax._src.interpreters import mlir
+
+    make = mlir.make_ir_context
+    held = threading.local()
+
+    def of_thread() -> Any:
+        if getattr(held, "left", 0) == 0:
+            held.context, held.left = make(), 10
+        held.left -= 1
+        return held.context
+
+    mlir.make_ir_context = of_thread
+
+
+if importlib.metadata.version("jax").startswith("0.10."):
+    reuse_contexts()
+
 
 ROOT = Path(__file__).resolve().parent.parent
 

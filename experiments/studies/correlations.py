@@ -55,9 +55,7 @@ def rank_correlation(
         shift = (z - np.arctanh(threshold)) / error
         p, against = float(stats.norm.sf(shift)), float(stats.norm.cdf(shift))
         return Effect(observed, interval, p, against, n, words)
-    random = np.random.default_rng(0)
-    orders = np.stack([_permuted(blocks, random) for _ in range(RESAMPLES)])
-    null = _mean_correlation(rows[0][:, orders], rows[1][:, None])
+    null = _mean_correlation(rows[0][:, _permuted(blocks)], rows[1][:, None])
     # A tolerance, because equal arrangements differ by rounding.
     p = (1 + np.sum(null >= observed - 1e-12)) / (1 + RESAMPLES)
     against = (1 + np.sum(null <= observed + 1e-12)) / (1 + RESAMPLES)
@@ -109,12 +107,16 @@ def _mean_correlation(
     return each.mean(axis=0)
 
 
-def _permuted(blocks: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Draws an order of variants that exchanges whole blocks of equal size."""
-    order = np.empty(len(blocks), np.intp)
-    names, sizes = np.unique(blocks, return_counts=True)
-    for size in np.unique(sizes):
-        old = names[sizes == size]
-        for name, source in zip(old, random.permutation(old), strict=True):
-            order[blocks == name] = np.flatnonzero(blocks == source)
-    return order
+def _permuted(blocks: np.ndarray) -> Int[np.ndarray, "r variants"]:
+    """Draws orders of variants that exchange whole blocks of equal size."""
+    members = [np.flatnonzero(blocks == name) for name in np.unique(blocks)]
+    by_size = [
+        np.stack([each for each in members if len(each) == size])
+        for size in sorted({len(each) for each in members})
+    ]
+    random = np.random.default_rng(0)
+    orders = np.empty((RESAMPLES, len(blocks)), np.intp)
+    for order in orders:
+        for rows in by_size:
+            order[rows] = random.permutation(rows)
+    return orders

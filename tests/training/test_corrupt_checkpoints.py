@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def abandoned_reads() -> Iterator[None]:
     """Waits for them, so that no test of another module is running when they fail."""
     yield
