@@ -1,5 +1,6 @@
 """Permutes the masks of one run's ticket to the units of another run's network."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from jaxsparse.factory import input_data, models
 from jaxsparse.factory.trained_run import TrainedRun
 from jaxsparse.types import Masks
 
+log = logging.getLogger(__name__)
 DENSE = "train/last"  # final network before any pruning round; also of a lottery
 
 
@@ -47,6 +49,10 @@ def align(
             aligned = coupling.align_activations(
                 apply, own, there, inputs, masks={"params": mask}
             )
+        log.info(
+            "replicate %d: masks aligned by %s, similarity %.4g, before %.4g",
+            *(r, c.align, aligned.similarity[1], aligned.similarity[0]),
+        )
         found.append(aligned.masks["params"])
     return replicates.stack(found)
 
