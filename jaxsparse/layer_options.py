@@ -28,9 +28,10 @@ class LayerOptions:
         `structure`. Their weights count toward the sparsity, except with "uniform",
         which keeps them in addition. Must be empty if `distribution` is a function.
       structure: structured sparsity, from `select.n_of_m`, `select.blocks`,
-        `select.channels` or `select.fan_in`; None selects weights one by one. Counts
-        are rounded to those that the structure can keep. With distribution "global", it
-        must be `blocks` or `channels`, with units of the same size in all layers.
+        `select.channels`, `select.fan_in` or `select.diagonals`; None selects weights
+        one by one. Counts are rounded to those that the structure can keep. With
+        distribution "global", it must be `blocks` or `channels`, with units of the same
+        size in all layers.
       min_layer_density: minimum density of each layer, in [0, 1], rounded up to whole
         weights or structural units; other layers are pruned more to compensate. Only
         for distribution "global". With 0, as in the papers, a layer may lose all of its

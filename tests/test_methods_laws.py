@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import method_choices, method_runs, methods
+from helpers import choice_steps, method_choices, method_runs, methods
 from helpers.campaigns import case
 from helpers.method_runs import Moment, Run, fast, find, kernels
 from helpers.methods import METHODS, OPTIMIZERS, OUTER, PAIRS
@@ -48,7 +48,7 @@ EVAL_PARAMS = jax.jit(contrib.schedule_free_eval_params)
 # Methods with masks of the caller, with a key and a memory, and with latent weights.
 DONATED = ("fixed", "mest soft_bound", "top_kast", "edge_popup")
 # Methods that grow by the gradient, and the first update at which weights leave.
-READS_GRADS = ("rigl", "srigl", "granet")
+READS_GRADS = ("rigl", "srigl", "granet", "east", "neurrev")
 FIRST = {"one_shot_magnitude": 4, "gradual_magnitude": 4, "gem_miner": 3}
 
 
@@ -305,7 +305,7 @@ def test_laws_hold_after_every_update(method: str) -> None:
         check_donation(run)
     check_laws(method, optimizer)
     if method in method_choices.CHOICES:
-        steps = [method_choices.read(*each) for each in enumerate(run.moments)]
+        steps = [choice_steps.read(*each) for each in enumerate(run.moments)]
         method_choices.CHOICES[method](steps)
     if optimizer == "adafactor, factored":  # its memory of rows stays
         shapes = {leaf.shape for leaf in jax.tree.leaves(run.start[1])}

@@ -89,6 +89,41 @@ def test_counts_of_an_exponential_schedule_and_of_a_table() -> None:
     assert counts["cubic"] == methods.CUBIC[1:]
 
 
+@hypothesis.settings(deadline=None, max_examples=25)
+@hypothesis.given(
+    st.integers(1, 40),
+    st.integers(40, 400),
+    st.integers(0, 4),
+    st.fractions(0, 1, max_denominator=20),
+    st.floats(1, 50),
+)
+def test_cyclic_sparsities(
+    every: int, end: int, cycles: int, part: Fraction, factor: float
+) -> None:
+    """A cosine from the final density to its multiple, then exactly the final one."""
+    calendar = update_schedules.make_update_schedule(
+        begin_step=every, update_every=every, end_step=end, include_end=True
+    )
+    table = update_schedules.cyclic_sparsities(
+        *(calendar,),
+        final=0.9,
+        density_factor=factor,
+        cycles=cycles,
+        cycle_part=float(part),
+    )
+    stop, most = float(part) * end, min(0.1 * factor, 1)
+    steps = update_schedules.update_steps(calendar)
+    for step, sparsity in zip(steps, table, strict=True):
+        assert 0 <= sparsity <= Fraction(9, 10)
+        if not cycles or step > stop * (1 + 1e-9):
+            assert sparsity == Fraction(9, 10)
+        else:
+            angle = 2 * math.pi * cycles * step / stop
+            density = 0.1 + (most - 0.1) * (1 - math.cos(angle)) / 2
+            assert abs(1 - sparsity - density) < 1e-6
+    assert table[-1] == Fraction(9, 10)
+
+
 def test_drop_fractions() -> None:
     ends = update_schedules.make_update_schedule(
         begin_step=2, update_every=3, end_step=10

@@ -41,6 +41,8 @@ METHODS: dict[str, Any] = {
     "mest": lambda layers: t.mest(ADAM, sparsity=0.5, layers=layers, **WHEN),
     "srigl": lambda layers: t.srigl(ADAM, sparsity=0.5, layers=layers, **WHEN),
     "chts": lambda layers: t.chts(ADAM, sparsity=0.5, layers=layers, **WHEN),
+    "neurrev": lambda layers: t.neurrev(ADAM, sparsity=0.5, layers=layers, **WHEN),
+    "east": lambda layers: t.east(ADAM, sparsity=0.8, layers=layers, **WHEN),
     "gem_miner": lambda layers: t.gem_miner(
         ADAM, sparsity=0.5, end_step=7, update_every=2, layers=layers
     ),
@@ -74,7 +76,7 @@ def train(tx: Any) -> tuple[Any, Any]:
 
 
 # Like rows that are run.
-SELDOM = ("srigl", "chts")
+SELDOM = ("srigl", "chts", "east", "neurrev")
 
 
 @pytest.mark.parametrize(
@@ -186,6 +188,7 @@ REFUSING: dict[str, Any] = {
     "proximal_l1": {"l1_penalty": 0.1, "learning_rate": 0.1},
     "learned_threshold": {},
     "continuous_sparsification": {"end_step": 9},
+    "dynadiag": {"sparsity": 0.5, "end_step": 9},
     "edge_popup": {"sparsity": 0.5},
     "s_ste": {},
 }

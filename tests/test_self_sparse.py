@@ -118,6 +118,68 @@ def test_continuous_sparsification_hardens() -> None:
         assert total > 0
 
 
+def diagonal_of(name: str) -> np.ndarray:
+    """The number of the wrapped diagonal that each weight is on."""
+    inputs, outputs = SHAPES[name]
+    of_weights = np.zeros((inputs, outputs), int)
+    for i, o in np.ndindex(inputs, outputs):
+        wide = inputs <= outputs
+        of_weights[i, o] = (o - i) % outputs if wide else (i - o) % inputs
+    return of_weights
+
+
+def test_dynadiag_trains_which_diagonals_are_kept() -> None:
+    """Both kernels have 8 diagonals, of which 3 remain; momenta do not change them."""
+    end, keep, rate = 4, 3, 0.5
+    tx = t.dynadiag(
+        optax.partition(
+            {"slow": optax.sgd(RATE), "fast": optax.sgd(rate, momentum=0.9)},
+            lambda parts: {
+                name: jax.tree.map(
+                    lambda _, name=name: "fast" if name == "importance" else "slow",
+                    part,
+                )
+                for name, part in parts.items()
+            },
+        ),
+        sparsity=0.6,
+        end_step=end,
+        start_temperature=2.0,
+        end_temperature=0.5,
+    )
+    stored, on = start(), {n: diagonal_of(n) for n in SHAPES}
+    importance = {n: np.full(8, 1 / 8) for n in SHAPES}
+    trace = {n: np.zeros(8) for n in SHAPES}
+    order: dict[str, np.ndarray] = {}
+    reordered = 0
+    for step, (weights, masks, _) in enumerate(run(tx, 9)):
+        wanted = {}
+        temperature = 0.5 + 0.75 * (1 + np.cos(np.pi * min(step / end, 1)))
+        for n in SHAPES:
+            powers = np.exp(importance[n] / temperature)
+            shares = powers / powers.sum()
+            soft = np.minimum(keep * shares, 1)
+            if step <= end:
+                order[n] = np.argsort(-importance[n])[:keep]
+            best = np.argsort(-importance[n])[:keep]
+            reordered += {*best} != {*order[n]}
+            factor = np.isin(np.arange(8), order[n]) if step >= end else soft
+            # The first gradient is that at the initial weights themselves.
+            wanted[n] = stored[n] * (factor[on[n]] if step else 1)
+            grad = wanted[n] - TARGETS[n]
+            sums = [(stored[n] * grad)[on[n] == d].sum() for d in range(8)]
+            inner = np.where(keep * shares < 1, sums, 0) * keep
+            slope = shares * (inner - (shares * inner).sum()) / temperature
+            trace[n] = 0.9 * trace[n] + (slope if step < end else 0)
+            importance[n] = importance[n] - rate * trace[n]
+            stored[n] = stored[n] - RATE * grad * factor[on[n]]
+        near(weights, wanted)
+        check_masks(weights, masks)
+        total = sum(int(mask.sum()) for mask in masks.values())
+        assert total == (80 if step < end else 3 * 6 + 3 * 4)
+    assert reordered  # by momenta, after the diagonals were chosen
+
+
 def test_continuous_sparsification_at_the_lowest_logit() -> None:
     """The scale is near the largest number of float32, and weights are the initial."""
     tx = t.continuous_sparsification(
@@ -286,6 +348,15 @@ WRONG = {
     ),
     "mask_penalty": lambda: t.continuous_sparsification(
         optax.sgd(1.0), end_step=9, mask_penalty=-1.0
+    ),
+    "end_temperature": lambda: t.dynadiag(
+        optax.sgd(1.0), sparsity=0.5, end_step=9, end_temperature=0.0
+    ),
+    "distribution: expected .*dynadiag, got 'global'": lambda: t.dynadiag(
+        *(optax.sgd(1.0),),
+        sparsity=0.5,
+        end_step=9,
+        layers=t.LayerOptions(distribution="global"),
     ),
     "distribution": lambda: t.edge_popup(
         optax.sgd(1.0), sparsity=0.5, layers=t.LayerOptions(distribution="global")

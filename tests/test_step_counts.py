@@ -31,7 +31,7 @@ METHODS: dict[str, tuple[Any, dict[str, Any], tuple[str, ...]]] = {
     method.__name__: (method, WHEN, ("begin_step", "end_step", "update_every"))
     for method in (
         *(t.gradual_magnitude, t.granet, t.ac_dc, t.straight_through),
-        *(t.sparse_evolution, t.rigl, t.snfs, t.mest),
+        *(t.sparse_evolution, t.rigl, t.snfs, t.mest, t.east, t.neurrev),
     )
 } | {
     "one_shot_magnitude": (

@@ -1,5 +1,6 @@
 import functools
 import itertools
+import math
 
 import hypothesis
 import jax
@@ -26,17 +27,24 @@ wild = hypothesis.settings(deadline=None, max_examples=12)
 SHAPE = (2, 36, 6)
 
 
+def diagonal(i: int, o: int, inputs: int, outputs: int) -> int:
+    """Which wrapped diagonal the weight from one unit to another is on."""
+    return (o - i) % outputs if inputs <= outputs else (i - o) % inputs
+
+
 @functools.cache
 def rows_of(structure: select.Structure, shape: tuple[int, ...]) -> list:
     """Lists rows of units of positions in the flat leaf, by looking at each weight."""
     kind, (a, b) = structure.name.partition("(")[0], structure.block
     rows: dict[tuple, dict[tuple, list[int]]] = {}
+    inputs, outputs = math.prod(shape[:-1]), shape[-1]
     for flat, (*space, i, o) in enumerate(np.ndindex(shape)):
         row, unit = {
             "n_of_m": ((*space, i // a, o), (i % a,)),
             "blocks": ((), (*space, i // a, o // b)),
             "channels": ((), (o,)),
             "fan_in": ((o,), (*space, i)),
+            "diagonals": ((), (diagonal(flat // outputs, o, inputs, outputs),)),
         }[kind]
         rows.setdefault(row, {}).setdefault(unit, []).append(flat)
     return [

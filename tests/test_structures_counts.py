@@ -21,6 +21,7 @@ def test_grids_multiply_to_the_size() -> None:
     assert select.unit_view(select.blocks((4, 8)), "a", conv) == (1, 2304, 32)
     assert select.unit_view(select.channels(), "a", conv) == (1, 128, 576)
     assert select.unit_view(select.fan_in(), "a", conv) == (128, 576, 1)
+    assert select.unit_view(select.diagonals(), "a", conv) == (1, 576, 128)
 
 
 def test_structures_are_values() -> None:

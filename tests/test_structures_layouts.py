@@ -1,5 +1,7 @@
 """Structures by the layout of a leaf, over all layers, and beside dense leaves."""
 
+import math
+
 import hypothesis
 import jax
 import jax.numpy as jnp
@@ -136,12 +138,17 @@ def rows_of_matrices(structure: select.Structure, shape: tuple[int, ...]) -> lis
     """Lists rows of units of positions in [stack, *window, i, o], as `rows_of`."""
     kind, (a, b) = structure.name.partition("(")[0], structure.block
     rows: dict[tuple, dict[tuple, list[int]]] = {}
+    size = math.prod(shape[1:-1]), shape[-1]
     for flat, (s, *space, i, o) in enumerate(np.ndindex(shape)):
+        first = flat // shape[-1] % size[0]  # counts the inputs of all positions
+        wide = size[0] <= size[1]
+        shift = (o - first) % size[1] if wide else (first - o) % size[0]
         row, unit = {
             "n_of_m": ((s, *space, i // a, o), (i % a,)),
             "blocks": ((), (s, *space, i // a, o // b)),
             "channels": ((), (s, o)),
             "fan_in": ((s, o), (*space, i)),
+            "diagonals": ((s,), (shift,)),
         }[kind]
         rows.setdefault(row, {}).setdefault(unit, []).append(flat)
     return [list(units.values()) for units in rows.values()]
@@ -165,6 +172,7 @@ STRUCTURED = [
     select.blocks((2, 3)),
     select.channels(),
     select.fan_in(),
+    select.diagonals(),
 ]
 
 

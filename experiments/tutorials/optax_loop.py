@@ -91,11 +91,11 @@ for name, count in masks.layer_counts(active).items():
 # - fixed masks and pruning: `fixed`, `gradual_magnitude`, `one_shot_magnitude`,
 #   `granet`, `ac_dc`;
 # - dynamic sparse training: `sparse_evolution` (SET), `rigl`, `srigl`, `snfs`, `mest`,
-#   `chts`;
+#   `chts`, `east`, `neurrev`;
 # - dense latent weights: `straight_through`, `top_kast`, `sr_ste`;
 # - weights that a function of the trained parameters makes zero: `learned_threshold`
-#   (STR), `continuous_sparsification`, `edge_popup`, `s_ste`; tickets by trained
-#   scores: `gem_miner`;
+#   (STR), `continuous_sparsification`, `edge_popup`, `s_ste`, `dynadiag`; tickets by
+#   trained scores: `gem_miner`;
 # - projections after each step: `weight_sparse`, `proximal_l1`.
 #
 # Methods with dense latent weights compute the loss and its gradient with
@@ -201,7 +201,8 @@ print(f"after replacing: {masks.num_active(ticket)} weights")
 #
 # - `prunable=("*/kernel", "!head/*")`: patterns of the leaves that are prunable;
 # - `dense=("*head/*",)`: leaves that stay dense;
-# - `structure=select.n_of_m(4)`, `blocks`, `channels` or `fan_in`: structured sparsity;
+# - `structure=select.n_of_m(4)`, `blocks`, `channels`, `fan_in` or `diagonals`:
+#   structured sparsity;
 # - `distribution="erk"`: how the sparsity is divided among the layers.
 #
 # How mask updates drop and grow weights is set likewise, for example by

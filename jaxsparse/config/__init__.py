@@ -10,7 +10,14 @@ Durations are strings: "500step", "2ep" (epochs) or "10%" (of the length of trai
 see `durations.to_steps`.
 """
 
-from jaxsparse.config import built_in, built_in_models, built_in_scores, kept, renames
+from jaxsparse.config import (
+    built_in,
+    built_in_dynamic,
+    built_in_models,
+    built_in_scores,
+    kept,
+    renames,
+)
 from jaxsparse.config.combinations import check_unused
 from jaxsparse.config.comparing import (
     differences,
@@ -67,6 +74,7 @@ __all__ = (
     "ScoreSpec",
     "allow_none",
     "built_in",
+    "built_in_dynamic",
     "built_in_models",
     "built_in_scores",
     "check_known",

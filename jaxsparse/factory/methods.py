@@ -135,7 +135,7 @@ def check(config: ConfigDict) -> None:
             f"{c.distribution!r} and sparse.dense {c.dense}, got {c.layer_sparsity}; "
             "set the sparsity of layers in one of the two ways"
         )
-    if c.grow_batch_size and c.method == "rigl" and c.grow == "random":
+    if c.grow_batch_size and "grow" in method.fields and c.grow == "random":
         raise ValueError(
             "config.sparse.grow_batch_size: expected 0 with sparse.grow 'random', "
             f"which uses no gradient, got {c.grow_batch_size}; set sparse.grow "
@@ -154,7 +154,8 @@ def read_structure(text: str | None) -> select.Structure | None:
     """Converts the structure of a config.
 
     Args:
-      text: "groups 4", "blocks 4x4", "channels", "fan_in", `COUPLED`; or None.
+      text: "groups 4", "blocks 4x4", "channels", "fan_in", "diagonals", `COUPLED`; or
+        None.
 
     Returns:
       The structure; None for unstructured sparsity, and for `COUPLED`.
@@ -170,13 +171,11 @@ def read_structure(text: str | None) -> select.Structure | None:
         return select.n_of_m(int(groups[1]))
     if blocks:
         return select.blocks((int(blocks[1]), int(blocks[2])))
-    if text == "channels":
-        return select.channels()
-    if text == "fan_in":
-        return select.fan_in()
+    if text in ("channels", "fan_in", "diagonals"):
+        return getattr(select, text)()
     raise ValueError(
         "structure: expected a form such as 'groups 4', 'blocks 4x4', 'channels', "
-        f"{COUPLED!r} or 'fan_in', got {text!r}"
+        f"{COUPLED!r}, 'fan_in' or 'diagonals', got {text!r}"
     )
 
 

@@ -11,17 +11,17 @@ g is the density of the weights whose gradient is computed:
     gradient    methods                           g
     "active"    dense, static, SET, GMP, IMP,     d
                 STR, continuous sparsification,
-                Gem-Miner
-    "updates"   RigL, GraNet                      1 at mask updates, otherwise d
+                DynaDiag, Gem-Miner
+    "updates"   RigL, GraNet, EAST, NeurRev       1 at mask updates, otherwise d
     "always"    SNFS, straight-through, SR-STE,   1
                 S-STE, edge-popup, proximal L1,
                 weight-sparse
     "backward"  Top-KAST                          density of the trained weights
 
-STR has no gradient below its thresholds, continuous sparsification none where a hard
-mask is 0, and Gem-Miner removes weights for good: they need that of active weights
-only. Gem-Miner's ticket counts as active, although part of it is not used in the
-forward pass while scores are trained.
+STR has no gradient below its thresholds, continuous sparsification and DynaDiag none
+where a hard mask is 0, and Gem-Miner removes weights for good: they need that of active
+weights only. Gem-Miner's ticket counts as active, although part of it is not used in
+the forward pass while scores are trained.
 
 These are the formulas of Evci et al. 2020 (appendix H), in which f(d) = f_S, f(1) = f_D
 and, over the interval between mask updates, RigL takes

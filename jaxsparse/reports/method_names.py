@@ -81,7 +81,7 @@ def _method(run: RunRecords) -> str:
     own = settings.registered(run, kind, name).get("distribution", "global")
     name = settings.label(run, kind, name)
     grow = fields.get("grow", "gradient")
-    if used == "rigl" and grow != "gradient":
+    if grow != "gradient":
         name = f"{name} {grow}"
     distribution = fields.get("distribution") or own
     details = []

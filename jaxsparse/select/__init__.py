@@ -5,10 +5,10 @@ each layer. Both keep exactly the requested number of weights, even if scores ar
 The scores come from `scores`, the counts from `distributions` and `durations`.
 
 A `Structure` describes structured sparsity, in which weights are kept or removed in
-units: `n_of_m`, `blocks`, `channels` and `fan_in`. `round_counts` rounds counts to
-those that a structure can keep, and `bind` attaches to a structure which axes of each
-leaf are inputs and outputs. `coupled_channels` removes channels from all layers that
-share them, also through shortcuts.
+units: `n_of_m`, `blocks`, `channels`, `fan_in` and `diagonals`. `round_counts` rounds
+counts to those that a structure can keep, and `bind` attaches to a structure which axes
+of each leaf are inputs and outputs. `coupled_channels` removes channels from all layers
+that share them, also through shortcuts.
 """
 
 from jaxsparse.select.coupled import coupled_channels
@@ -33,6 +33,7 @@ from jaxsparse.select.structures import (
     bind,
     blocks,
     channels,
+    diagonals,
     fan_in,
     n_of_m,
 )
@@ -55,6 +56,7 @@ __all__ = (
     "count_at",
     "count_ties",
     "coupled_channels",
+    "diagonals",
     "fan_in",
     "round_counts",
     "round_totals",

@@ -33,7 +33,8 @@ def floors(
         row. 0 means no minimum.
       frozen: shell patterns of leaf names; matching leaves are not selected from.
       structure: structured sparsity, from `select.n_of_m`, `select.blocks`,
-        `select.channels` or `select.fan_in`; None for single weights.
+        `select.channels`, `select.fan_in` or `select.diagonals`; None for single
+        weights.
 
     Returns:
       Python integers with the nesting of `masks`, 0 for frozen leaves; None if the

@@ -34,8 +34,8 @@ def round_counts(
 
     Args:
       structure: structured sparsity, from `select.n_of_m`, `select.blocks`,
-        `select.channels` or `select.fan_in`; None returns the counts unchanged. Leaves
-        that `select.bind` marked as dense keep their counts.
+        `select.channels`, `select.fan_in` or `select.diagonals`; None returns the
+        counts unchanged. Leaves that `select.bind` marked as dense keep their counts.
       masks: masks, or shapes from `jax.eval_shape`, of the prunable leaves; only names
         and shapes are used.
       counts: number of weights to keep in each leaf, concrete integers; None where a

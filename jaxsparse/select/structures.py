@@ -9,12 +9,14 @@ number of units, and a unit is kept or removed with all its members:
     blocks((a, b))   the leaf               a inputs, b outputs  the weights between
     channels()       the leaf               an output            all weights into it
     fan_in()         an output              a weight into it     that weight
+    diagonals()      the leaf               a wrapped diagonal   the weights on it
 
 `fan_axes` determines which axes are inputs and outputs. Stacked layers and the groups
-of a convolution have separate rows and units. `bind` attaches to a structure the
-layouts of a tree's leaves, and the names of layers that are kept dense and need not
-fit. This module selects nothing: `units` views leaves by a structure, `rounding`
-computes how many weights a structure can keep, and `structured` selects them.
+of a convolution have separate rows and units, and each of them keeps as many diagonals
+as the others. `bind` attaches to a structure the layouts of a tree's leaves, and the
+names of layers that are kept dense and need not fit. This module selects nothing:
+`units` views leaves by a structure, `rounding` computes how many weights a structure
+can keep, and `structured` selects them.
 """
 
 import dataclasses
@@ -33,9 +35,9 @@ STACK, SPACE, IN_BLOCK, IN_PLACE, OUT_BLOCK, OUT_PLACE = range(6)
 class Structure:
     """Defines how a leaf is viewed as [rows, units, members].
 
-    Made by `n_of_m`, `blocks`, `channels` and `fan_in`. A structure is hashable, so it
-    can be a static argument of `jax.jit`, and two structures from the same calls are
-    equal.
+    Made by `n_of_m`, `blocks`, `channels`, `fan_in` and `diagonals`. A structure is
+    hashable, so it can be a static argument of `jax.jit`, and two structures from the
+    same calls are equal.
 
     Attributes:
       name: the `repr`, which is a call such as "blocks((4, 4))".
@@ -43,6 +45,7 @@ class Structure:
       rows: which of the six axes number the rows.
       units: which of the six axes number the units of a row. The others number the
         members.
+      wrapped: whether units are the wrapped diagonals of a row instead.
       axes: layouts of the leaves, from `bind`; None if the structure is not bound.
         Selection then infers them from the tree of scores.
       dense: shell patterns of leaf names, from `bind`; matching leaves need not fit,
@@ -53,6 +56,7 @@ class Structure:
     block: tuple[int, int]
     rows: tuple[int, ...]
     units: tuple[int, ...]
+    wrapped: bool = False
     axes: fan_axes.TreeAxes | None = None
     dense: tuple[str, ...] = ()
 
@@ -167,6 +171,33 @@ def fan_in() -> Structure:
     return Structure("fan_in()", (1, 1), (STACK, OUT_BLOCK), (SPACE, IN_BLOCK))
 
 
+def diagonals() -> Structure:
+    """Makes a structure of wrapped diagonals.
+
+    A matrix of m inputs and n outputs has max(m, n) diagonals of min(m, n) weights,
+    which wrap around at the longer side, so that each weight is on one. They are kept
+    or removed as a whole. Each kept one leads from different inputs to different
+    outputs, and together they have the same number of weights at every unit of the
+    shorter side. In a convolution, each position of the window is a set of inputs.
+
+    Returns:
+      The structure.
+
+    Examples:
+      >>> scores = {"kernel": jnp.array([[1.0, 5.0, 2.0], [2.0, 1.0, 5.0]])}
+      >>> kept = select.top_k_per_layer(scores, {"kernel": 2}, structure=diagonals())
+      >>> kept["kernel"]
+      Array([[False,  True, False],
+             [False, False,  True]], dtype=bool)
+
+    References:
+      Tyagi, Iyer, Renninger, Kanan, Zhu. Dynamic Sparse Training of Diagonally Sparse
+      Networks. 2025. arXiv:2506.11449; which weights a diagonal has is that of the
+      authors' code.
+    """
+    return Structure("diagonals()", (1, 1), (STACK,), (), wrapped=True)
+
+
 @arguments.check(
     structure=arguments.optional(arguments.instance(Structure)),
     dense=arguments.patterns,
@@ -185,8 +216,8 @@ def bind(
     `dense`, or if biases, which have no scores, help to infer the layouts.
 
     Args:
-      structure: structured sparsity, from `n_of_m`, `blocks`, `channels` or `fan_in`;
-        None is returned unchanged.
+      structure: structured sparsity, from `n_of_m`, `blocks`, `channels`, `fan_in` or
+        `diagonals`; None is returned unchanged.
       tree: parameters, their shapes or masks, with the leaves that are selected from.
       axes: which axes of the leaves are inputs and outputs, in any form that
         `fan_axes.of_tree` accepts; None to infer them.

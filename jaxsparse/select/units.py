@@ -9,6 +9,7 @@ from jaxtyping import Array, Shaped
 
 from jaxsparse import arguments, fan_axes
 from jaxsparse import masks as masks_lib
+from jaxsparse.select import wrapping
 from jaxsparse.select.structures import Structure
 
 
@@ -64,6 +65,9 @@ def unit_view(
                 f"{length}, of shape {shape}; keep the leaf dense with `dense=`, "
                 "exclude it with `prunable=`, or choose another structure"
             )
+    if structure.wrapped:
+        sides = math.prod(fans.positions) * fans.inputs, fans.outputs
+        return UnitView(fans.stack, max(sides), min(sides))
     sizes = np.array(_view_shape(structure, fans))
     groups = _axes(structure)
     return UnitView(*(int(np.prod(sizes[list(axes)], dtype=int)) for axes in groups))
@@ -74,8 +78,8 @@ def to_units(
 ) -> Shaped[Array, "rows units members"]:
     """Reshapes a leaf to [rows, units, members].
 
-    Rows, units and members are each in the row-major order of the leaf's matrices. A
-    sharded leaf may be gathered.
+    Rows, units and members are each in the row-major order of the leaf's matrices, but
+    wrapped diagonals in that of `wrapping`. A sharded leaf may be gathered.
 
     Args:
       structure: structured sparsity.
@@ -93,6 +97,9 @@ def to_units(
         return leaf.reshape(view)
     layout, order = _layout(structure, name), sum(_axes(structure), ())
     matrices = fan_axes.to_matrices(layout, name, leaf)
+    if structure.wrapped:
+        flat = matrices.reshape(len(matrices), -1, matrices.shape[-1])
+        return wrapping.to_diagonals(flat)
     view_shape = _view_shape(structure, fan_axes.fans(layout, name, leaf.shape))
     return matrices.reshape(view_shape).transpose(order).reshape(view)
 
@@ -120,9 +127,17 @@ def from_units(
         return kept.reshape(shape)
     layout, order = _layout(structure, name), sum(_axes(structure), ())
     fans = fan_axes.fans(layout, name, shape)
-    view_shape = np.array(_view_shape(structure, fans))[list(order)]
     view = unit_view(structure, name, shape)
-    members = jnp.broadcast_to(kept[:, :, None], view).reshape(view_shape.tolist())
+    members = jnp.broadcast_to(kept[:, :, None], view)
+    if structure.wrapped:
+        inputs = math.prod(fans.positions) * fans.inputs
+        matrices = wrapping.from_diagonals(members, inputs)
+        matrices = matrices.reshape(
+            fans.stack, *fans.positions, fans.inputs, fans.outputs
+        )
+        return fan_axes.from_matrices(layout, name, matrices, shape)
+    view_shape = np.array(_view_shape(structure, fans))[list(order)]
+    members = members.reshape(view_shape.tolist())
     # argsort inverts the permutation that `to_units` applied.
     matrices = members.transpose(np.argsort(order).tolist())
     matrices = matrices.reshape(fans.stack, *fans.positions, fans.inputs, fans.outputs)

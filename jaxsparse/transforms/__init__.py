@@ -14,11 +14,12 @@ subset of them call `latent`. The modules:
     gradual_magnitude     gradual_magnitude, one_shot_magnitude
     granet, ac_dc         pruning methods under which weights become active again
     chts                  dynamic sparse training by the topology of the masks
-    sparse_evolution, rigl, mest, snfs, srigl
+    east                  dynamic sparse training with cycles of the density
+    sparse_evolution, rigl, mest, snfs, srigl, neurrev
                           dynamic sparse training, see `drop_grow`
     straight_through, top_kast, sr_ste
                           training of dense weights, see `latent`
-    learned_threshold, continuous_sparsification, edge_popup, s_ste
+    learned_threshold, continuous_sparsification, edge_popup, s_ste, dynadiag
                           weights that a function of the trained parameters makes
                           zero, see `self_sparse`
     weight_sparse, proximal_l1
@@ -37,6 +38,8 @@ from jaxsparse.layer_options import LayerOptions
 from jaxsparse.transforms.ac_dc import ac_dc
 from jaxsparse.transforms.chts import CHTsOptions, chts
 from jaxsparse.transforms.continuous_sparsification import continuous_sparsification
+from jaxsparse.transforms.dynadiag import dynadiag
+from jaxsparse.transforms.east import EASTOptions, east
 from jaxsparse.transforms.edge_popup import edge_popup
 from jaxsparse.transforms.fixed import fixed
 from jaxsparse.transforms.gem_miner import gem_miner
@@ -49,6 +52,7 @@ from jaxsparse.transforms.grow import ever_active, tracks_exploration
 from jaxsparse.transforms.latent import latent
 from jaxsparse.transforms.learned_threshold import learned_threshold
 from jaxsparse.transforms.mest import MESTOptions, mest
+from jaxsparse.transforms.neurrev import NeurRevOptions, neurrev
 from jaxsparse.transforms.options import DropGrowOptions, SparsityRamp
 from jaxsparse.transforms.parts import Reparameterization, pass_gradient
 from jaxsparse.transforms.powerpropagation import powerpropagation
@@ -98,12 +102,14 @@ __all__ = (
     "MIN_SIZE",
     "CHTsOptions",
     "DropGrowOptions",
+    "EASTOptions",
     "GraNetOptions",
     "InitMasks",
     "LatentState",
     "LayerOptions",
     "MESTOptions",
     "MaskUpdate",
+    "NeurRevOptions",
     "Observe",
     "ProjectedState",
     "Reparameterization",
@@ -121,6 +127,8 @@ __all__ = (
     "apply_updates",
     "chts",
     "continuous_sparsification",
+    "dynadiag",
+    "east",
     "edge_popup",
     "ever_active",
     "fixed",
@@ -133,6 +141,7 @@ __all__ = (
     "latent",
     "learned_threshold",
     "mest",
+    "neurrev",
     "one_shot_magnitude",
     "pass_gradient",
     "powerpropagation",

@@ -5,6 +5,7 @@ weights by a second score. Counts are traced integers computed from the current 
 so a method works with any masks it is given, including those of `replace_masks`.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +22,7 @@ from jaxsparse.transforms.update_schedules import UpdateSchedule
 from jaxsparse.types import Counts, Grads, Masks, Scores, Step
 
 Ratio = tuple[Array, Array]
+GROWTH = ("gradient", "inverted", "random")
 
 
 class EverActive(NamedTuple):
@@ -268,3 +270,27 @@ def gradient_magnitude(masks: Masks, grads: Grads) -> Scores:
       grads: the dense gradient, also outside the masks.
     """
     return masks_lib.tree_map(lambda _, grad: jnp.abs(grad), masks, grads)
+
+
+def score_by(
+    growth: str,
+) -> Callable[[Masks, Grads, Key[Array, ""] | None], Scores]:
+    """Makes the function that scores the weights to grow.
+
+    Args:
+      growth: "gradient" grows the weights of largest absolute gradient, "inverted"
+        those of smallest, and "random" grows at random.
+
+    Returns:
+      A function `(masks, grads, key)` to scores, whose key only "random" reads.
+    """
+    if growth == "random":
+        return random_scores
+    # Growing takes the highest scores, so "inverted" negates the gradient's size.
+    sign = 1 if growth == "gradient" else -1
+
+    def by_gradient(masks: Masks, grads: Grads, key: Key[Array, ""] | None) -> Scores:
+        del key
+        return jax.tree.map(lambda size: sign * size, gradient_magnitude(masks, grads))
+
+    return by_gradient

@@ -15,6 +15,7 @@ from jaxsparse.types import Counts, Masks, Params
 
 # (masks, params, table of sparsities, index of the row to use) -> masks
 MaskFn = Callable[[Masks, Params, list[Fraction], Int[Array, ""]], Masks]
+CountFn = Callable[[Masks, Params, list[Fraction], Int[Array, ""]], Counts]
 
 
 def make_mask_fn(layers: LayerOptions) -> MaskFn:
@@ -44,8 +45,17 @@ def make_mask_fn(layers: LayerOptions) -> MaskFn:
     return _make_global(layers) if is_global else _make_layerwise(layers)
 
 
-def _make_layerwise(layers: LayerOptions) -> MaskFn:
-    """Makes the function for a distribution that sets the count of each layer."""
+def make_count_fn(layers: LayerOptions) -> CountFn:
+    """Makes the function that looks up the counts of layers, for a table of sparsities.
+
+    Args:
+      layers: how a sparsity is divided among layers; with a distribution other than
+        "global".
+
+    Returns:
+      A function `(masks, params, table, index)`, as in `make_mask_fn`, to the number of
+      active weights of each layer; traced int32.
+    """
     # Cached, because a table may have 10**6 rows, and each of them is divided among the
     # layers in exact arithmetic.
     cache: dict[Any, list[Counts]] = {}
@@ -60,18 +70,31 @@ def _make_layerwise(layers: LayerOptions) -> MaskFn:
             cache[cache_key] = init_masks.tabulate(masks, table, bound)
         return cache[cache_key]
 
-    def layerwise(
+    def counts_at(
         masks: Masks, params: Params, table: list[Fraction], index: Int[Array, ""]
-    ) -> Masks:
+    ) -> Counts:
         bound = init_masks.bind(layers, params)
         sizes = {name: leaf.size for name, leaf in tree.named_leaves(masks).items()}
-        counts = tree.map_with_names(
+        return tree.map_with_names(
             lambda name, *of_leaf: select.count_at(of_leaf, index, sizes[name]),
             *tabulate(masks, table, bound),
         )
-        weight_scores = scores.magnitude(params, masks)
+
+    return counts_at
+
+
+def _make_layerwise(layers: LayerOptions) -> MaskFn:
+    """Makes the function for a distribution that sets the count of each layer."""
+    counts_at = make_count_fn(layers)
+
+    def layerwise(
+        masks: Masks, params: Params, table: list[Fraction], index: Int[Array, ""]
+    ) -> Masks:
         return select.top_k_per_layer(
-            weight_scores, counts, candidates=masks, structure=bound.structure
+            scores.magnitude(params, masks),
+            counts_at(masks, params, table, index),
+            candidates=masks,
+            structure=init_masks.bind(layers, params).structure,
         )
 
     return layerwise

@@ -57,13 +57,12 @@ class SparsityRamp:
 class DropGrowOptions:
     """How mask updates drop some weights and grow others.
 
-    `sparse_evolution`, `rigl`, `srigl`, `mest`, `snfs`, `granet` and `chts` accept
-    these options; MEST and GraNet do not skip the update, and GraNet, SRigL and CHTs
-    always allow regrowth.
-    Each also accepts options of a class of its own, which has further ones:
-    `SparseEvolutionOptions`, `RigLOptions`, `SRigLOptions`, `MESTOptions`,
-    `SNFSOptions`, `GraNetOptions` and `CHTsOptions`. None stands for the default of
-    the method.
+    `sparse_evolution`, `rigl`, `srigl`, `mest`, `snfs`, `granet`, `chts`, `east` and
+    `neurrev` accept these options; MEST and GraNet do not skip the update, and GraNet,
+    SRigL, CHTs and EAST always allow regrowth. Each also accepts options of a class of
+    its own, which has further ones: `SparseEvolutionOptions`, `RigLOptions`,
+    `SRigLOptions`, `MESTOptions`, `SNFSOptions`, `GraNetOptions`, `CHTsOptions`,
+    `EASTOptions` and `NeurRevOptions`. None stands for the default of the method.
 
     Attributes:
       drop_fraction: fraction of each layer's active weights that a mask update drops,

@@ -2,19 +2,13 @@
 
 import dataclasses
 
-import jax
-import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Key
 
-from jaxsparse import arguments, layer_options, scores
+from jaxsparse import arguments, layer_options
 from jaxsparse.layer_options import LayerOptions
-from jaxsparse.transforms import drop, drop_grow, init_masks, options
-from jaxsparse.transforms import grow as grow_lib
+from jaxsparse.transforms import drop, drop_grow, grow, init_masks, options
 from jaxsparse.transforms.options import DropGrowOptions
-from jaxsparse.types import Grads, Masks, RandomKey, Scores
-
-GROWTH = ("gradient", "inverted", "random")
+from jaxsparse.types import RandomKey
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +33,7 @@ class RigLOptions(DropGrowOptions):
     def __post_init__(self) -> None:
         """Checks the options."""
         super().__post_init__()
-        arguments.check_fields(self, grow=arguments.one_of(GROWTH))
+        arguments.check_fields(self, grow=arguments.one_of(grow.GROWTH))
 
 
 @arguments.check(
@@ -124,23 +118,13 @@ def rigl(
         updates=updates,
     )
 
-    # This key has the step folded in and that of the initial masks 2**31, which no step
-    # reaches, so the two never draw alike.
-    def grow_score(masks: Masks, grads: Grads, key: Key[Array, ""] | None) -> Scores:
-        if updates.grow == "random":
-            return scores.random(masks, key=key)
-        # Growing takes the highest scores, so "inverted" negates the gradient's size.
-        magnitude = grow_lib.gradient_magnitude(masks, grads)
-        if updates.grow == "gradient":
-            return magnitude
-        return jax.tree.map(jnp.negative, magnitude)
-
     return drop_grow.drop_and_grow(
         inner,
         spec,
         keep=drop.make_keep(drop.keep_by_magnitude),
-        grow_score=grow_score,
+        grow_score=grow.score_by(updates.grow),
         init_masks=init_masks.random(sparsity=sparsity, layers=layers, key=key),
-        # Growth by gradient draws nothing, so the optimizer state needs no key.
+        # Growth by gradient draws nothing, so the optimizer state needs no key. Steps
+        # are folded in, 2**31 for the initial masks, so no two draws are alike.
         key=init_masks.first_key(key) if updates.grow == "random" else None,
     )

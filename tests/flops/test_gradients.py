@@ -28,6 +28,7 @@ NAMES = {
     "s_ste": "s_ste",
     "str": "learned_threshold",
     "continuous_sparsification": "continuous_sparsification",
+    "dynadiag": "dynadiag",
     "edge_popup": "edge_popup",
     "gem_miner": "gem_miner",
 }

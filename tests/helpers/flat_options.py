@@ -17,6 +17,8 @@ UPDATES: dict[str, type] = {
     "mest": transforms.MESTOptions,
     "snfs": transforms.SNFSOptions,
     "chts": transforms.CHTsOptions,
+    "east": transforms.EASTOptions,
+    "neurrev": transforms.NeurRevOptions,
     "granet": transforms.GraNetOptions,
 }
 

@@ -3,64 +3,15 @@
 import math
 from collections.abc import Callable
 from fractions import Fraction
-from typing import NamedTuple
 
 import jax
 import numpy as np
 from helpers import methods
-from helpers.method_runs import Moment, fast, kernels
+from helpers.choice_steps import Arrays, Step, best, drawn, equal, fading
+from helpers.method_runs import kernels
 from helpers.reference import select as select_slowly
 
 from jaxsparse import scores
-
-Arrays = list[np.ndarray]
-
-
-class Step(NamedTuple):
-    """A mask update: masks and weights of both layers before, gradients, masks after.
-
-    `now` are the weights after the optimizer's step.
-    """
-
-    update: int
-    had: Arrays
-    has: Arrays
-    weights: Arrays
-    sizes: Arrays
-    grads: Arrays
-    now: Arrays
-    moment: Moment
-
-
-def read(update: int, moment: Moment) -> Step:
-    weights, grads, now = (
-        [leaf.astype(np.float32) for leaf in kernels(fast(tree))]
-        for tree in (moment.params, moment.grads, moment.after)
-    )
-    had, has = kernels(moment.before.masks), kernels(moment.now.masks)
-    sizes = [np.abs(leaf) for leaf in weights]
-    return Step(update, had, has, weights, sizes, grads, now, moment)
-
-
-def best(score: np.ndarray, count: int, within: np.ndarray) -> np.ndarray:
-    return select_slowly([score], count, within=[within])[0]
-
-
-def fading(update: int, mask: np.ndarray) -> int:
-    """Counts the weights that go: half at first, none at update 10."""
-    return math.floor(int(mask.sum()) * methods.cosine(update))
-
-
-def drawn(step: Step) -> Arrays:
-    """The random scores of an update."""
-    key = jax.random.wrap_key_data(step.moment.before.key)
-    draw = jax.random.fold_in(key, step.update)
-    return kernels(scores.random(step.moment.before.masks, key=draw))
-
-
-def equal(has: Arrays, wanted: Arrays) -> None:
-    for mask, new in zip(has, wanted, strict=True):
-        np.testing.assert_array_equal(mask, new)
 
 
 def rigl(steps: list[Step], sign: int = 1, regrow: bool = True) -> None:
@@ -242,6 +193,44 @@ def chts(steps: list[Step], decays: bool = False) -> None:
             equal([step.has[i]], [stay | best(chance, goes, ~stay)])
 
 
+def east(steps: list[Step], end: int = 8, at_random: bool = False) -> None:
+    """In the cycle weights come or go; after it, as many go as come."""
+    for step in (steps[u] for u in methods.AT):
+        totals = methods.cycled(end)(step.update)
+        chance = drawn(step) if at_random else [np.abs(grad) for grad in step.grads]
+        for i, had in enumerate(step.had):
+            held = min(int(had.sum()), totals[i])
+            if step.update >= end:
+                held -= math.floor(held * methods.cosine(step.update))
+            stay = best(step.sizes[i], held, had)
+            new = stay | best(chance[i], totals[i] - held, ~stay)
+            equal([step.has[i]], [new])
+
+
+def neurrev(steps: list[Step], restarts: bool = False) -> None:
+    """Of the negative weights that stay, those that moved least make room."""
+    pairs = zip(steps[0].had, steps[0].weights, strict=True)
+    start = [np.where(had, weight, 0) for had, weight in pairs]
+    awoken = 0
+    for step in (steps[1], steps[4], steps[7]):
+        for i, had in enumerate(step.had):
+            count = int(had.sum())
+            goes = fading(step.update, had)
+            stay = best(step.sizes[i], count - goes, had)
+            below = stay & (step.weights[i] < 0)
+            wakes = math.floor(count * 0.4 * methods.cosine(step.update))
+            wakes = min(wakes, int(below.sum()))
+            moved = np.abs(step.weights[i] - start[i])
+            asleep = below & ~best(moved, int(below.sum()) - wakes, below)
+            grown = best(np.abs(step.grads[i]), goes + wakes, ~stay)
+            new = (stay & ~asleep) | grown
+            equal([step.has[i]], [new])
+            zeroed = had & ~stay & new & restarts
+            start[i] = np.where(new & ~zeroed, step.weights[i], 0)
+            awoken += int(asleep.sum())
+    assert awoken > 6
+
+
 def ac_dc(steps: list[Step]) -> None:
     for step in steps[:4]:
         few = select_slowly(step.sizes, 36)
@@ -311,6 +300,10 @@ CHOICES: dict[str, Callable[[list[Step]], None]] = {
     "granet": granet,
     "chts": chts,
     "chts decay": lambda steps: chts(steps, decays=True),
+    "east": east,
+    "cycles of set": lambda steps: east(steps, end=3, at_random=True),
+    "neurrev": neurrev,
+    "neurrev restarts": lambda steps: neurrev(steps, restarts=True),
     "ac_dc": ac_dc,
     "straight_through": straight_through,
     "straight_through gradual": straight_through_gradual,

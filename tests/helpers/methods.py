@@ -107,6 +107,23 @@ EVEN = {"distribution": "uniform"}
 RIGL_CHANGES = (1, 4, 7)
 
 
+CYCLES = {"density_factor": 2.0, "cycles": 1}
+AT = (1, 4, 7, 10)
+
+
+def cycled(end: int) -> Callable[[int], Counts]:
+    """Twice the density in the middle of a cycle, divided as 5 to 4 by ERK."""
+    heights = [(1 - math.cos(2 * math.pi * s / end)) / 2 if s < end else 0 for s in AT]
+    totals = [36, *(kept(0.75 - 0.25 * height) for height in heights)]
+
+    def counts(update: int) -> Counts:
+        total = held(AT, totals, update)
+        first = (10 * total + 9) // 18
+        return first, total - first
+
+    return counts
+
+
 def soft_counts(update: int) -> Counts:
     """24 and 12, and what the last change added, until the change at 10."""
     changes = [step for step in (1, 4, 7) if step <= update < 10]
@@ -220,6 +237,13 @@ METHODS: dict[str, Method] = {
         ),
         soft_counts,
     ),
+    "neurrev": dynamic(t.neurrev, (20, 16), **FADING, awaken_fraction=0.2),
+    "neurrev restarts": dynamic(
+        *(t.neurrev, (20, 16), dropped_at_change),
+        **FADING,
+        awaken_fraction=0.2,
+        zero_regrown=True,
+    ),
     "snfs": dynamic(t.snfs, (36,), **FADING, momentum=0.8),
     "granet": Method(
         lambda tx: t.granet(
@@ -236,6 +260,16 @@ METHODS: dict[str, Method] = {
     "chts decay": Method(
         lambda tx: t.chts(tx, **GRADUAL, updates=t.CHTsOptions(initial_sparsity=0.5)),
         lambda update: shared(held(PRUNES, SIGMOID, update)),
+    ),
+    "east": Method(
+        lambda tx: flat_options.call(t.east, tx, **FADING, **CYCLES, cycle_part=0.8),
+        cycled(8),
+    ),
+    "cycles of set": Method(
+        lambda tx: flat_options.call(
+            t.east, tx, **FADING, **CYCLES, cycle_part=0.3, grow="random"
+        ),
+        cycled(3),
     ),
     "ac_dc": Method(
         lambda tx: t.ac_dc(tx, sparsity=0.75, begin_step=1, end_step=9, update_every=2),
@@ -297,6 +331,13 @@ METHODS: dict[str, Method] = {
     "continuous_sparsification": Method(
         lambda tx: t.continuous_sparsification(tx, end_step=6, mask_logit=-0.01),
         lambda update: SIZES if update < 5 else (),
+        latent=True,
+        reparameterized=True,
+    ),
+    # 2 of 12 diagonals of 8, and 3 of 12 of 4.
+    "dynadiag": Method(
+        lambda tx: t.dynadiag(tx, sparsity=0.8, end_step=6),
+        lambda update: SIZES if update < 5 else (16, 12),
         latent=True,
         reparameterized=True,
     ),
@@ -376,10 +417,14 @@ PAIRS = {
     "srigl": "momentum",
     "mest": "plateau",
     "mest soft_bound": "hyperparameters",
+    "neurrev": "momentum",
+    "neurrev restarts": "adamw",
     "snfs": "schedule free",
     "granet": "lookahead",
     "chts": "adam",
     "chts decay": "momentum",
+    "east": "momentum",
+    "cycles of set": "adam",
     "ac_dc": "adafactor, factored",
     "ac_dc keeps memory": "clipped",
     "straight_through": "partitioned",
@@ -390,6 +435,7 @@ PAIRS = {
     "proximal_l1": "momentum",
     "learned_threshold": "adamw",
     "continuous_sparsification": "adam",
+    "dynadiag": "adam",
     "edge_popup": "momentum",
     "s_ste": "lion",
     "gem_miner": "sgd",

@@ -13,6 +13,7 @@ STRUCTURES = (
     select.blocks((1, 1)),
     select.channels(),
     select.fan_in(),
+    select.diagonals(),
 )
 each_structure = pytest.mark.parametrize("structure", STRUCTURES, ids=repr)
 

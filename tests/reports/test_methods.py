@@ -56,6 +56,7 @@ NAMED = [
     (settings("rigl", structure="groups 4"), "RigL (ERK, groups 4)"),
     (settings("snfs"), "SNFS"),
     (settings("granet"), "GraNet"),
+    (settings("east", grow="random"), "EAST random"),
     (settings("mest"), "MEST"),
     (settings("ac_dc"), "AC/DC"),
     (settings("ste"), "straight-through"),

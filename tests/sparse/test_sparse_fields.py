@@ -26,7 +26,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (
         fields_of("set", grow="random"),
         "sparse.grow: expected 'gradient' with sparse.method 'set', got 'random'; the "
-        "field belongs to sparse.method rigl; choose one of these, or leave the field",
+        "field belongs to sparse.method rigl, neurrev, east; choose one of these, or "
+        "leave the field",
     ),
     (
         fields_of("rigl", distribution="erq"),

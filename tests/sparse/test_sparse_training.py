@@ -39,6 +39,7 @@ pytestmark = pytest.mark.keys_used_once
 
 # Methods of which training decides how many weights they keep.
 UNCOUNTED = ("str", "continuous_sparsification", "proximal_l1", "srigl")
+UNCOUNTED += ("dynadiag",)  # whole diagonals
 LATENT = ("ste", "top_kast", "sr_ste")
 LAYERS = {"layer_sparsity": (("head/*", 0.5), ("dense2/*", 30)), "sparsity": 0.8}
 LAYER_COUNTS = [256, 30, 75]
@@ -144,7 +145,8 @@ def test_changing_masks_are_counted_at_every_evaluation(ran: Ran) -> None:
         assert rows == []
         return
     assert [row["step"] for row in rows] == [r["step"] for r in rows_of(folder, "eval")]
-    remembers = ("set", "rigl", "srigl", "mest", "snfs", "granet", "chts")
+    remembers = ("set", "rigl", "srigl", "mest", "snfs", "granet", "chts", "east")
+    remembers += ("neurrev",)
     for row in rows:
         assert row["total"] == masks.size(made.task.masks)
         assert row["kept"] == sum(kept for kept, _ in row["layers"].values())
@@ -162,7 +164,7 @@ def test_changing_masks_are_counted_at_every_evaluation(ran: Ran) -> None:
 BY_OPTIMIZER = some(
     [
         *("snfs", "granet", "sr_ste", "one_shot", "set", "top_kast"),
-        *("s_ste", "edge_popup", "gem_miner", "weight_sparse"),
+        *("s_ste", "edge_popup", "gem_miner", "weight_sparse", "east", "neurrev"),
     ],
     always=["granet", "sr_ste", "one_shot", "set", "top_kast", "gem_miner"],
 )

@@ -103,10 +103,10 @@ SPARSE = Section(
             None,
             valid.optional(valid.NAME),
             "Structured sparsity: `groups 4` (N:M sparsity with M = 4), `blocks 4x4`, "
-            "`channels` or `fan_in`; with the method `static` also `coupled_channels`, "
-            "which removes the fraction `sparsity` of the units of each group from all "
-            "layers that share them: `compaction` then makes the network smaller. "
-            "None prunes single weights.",
+            "`channels`, `fan_in` or `diagonals` (wrapped ones); with the method "
+            "`static` also `coupled_channels`, which removes the fraction `sparsity` "
+            "of the units of each group from all layers that share them: `compaction` "
+            "then makes the network smaller. None prunes single weights.",
         ),
         "pai_score": Field(
             "random",
@@ -180,8 +180,30 @@ SPARSE = Section(
         "grow": Field(
             "gradient",
             valid.one_of("gradient", "inverted", "random"),
-            "Weights that `rigl` grows: those with the largest gradient, with the "
-            "smallest gradient (`inverted`), or `random` ones.",
+            "Weights that grow: those with the largest gradient, with the smallest "
+            "gradient (`inverted`), or `random` ones.",
+        ),
+        "awaken_fraction": Field(
+            0.1,
+            valid.FRACTION,
+            "Fraction of the active weights of each layer that mask updates of "
+            "`neurrev` drop because they are negative and have changed least.",
+        ),
+        "density_factor": Field(
+            3.0,
+            valid.number(1.0, 1e6),
+            "Density in the middle of a cycle of `east`, in multiples of the final "
+            "density; at most 1 in all.",
+        ),
+        "cycles": Field(
+            2,
+            valid.integer(0, 10**6),
+            "Number of times that the density of `east` rises and falls.",
+        ),
+        "cycle_part": Field(
+            0.4,
+            valid.FRACTION,
+            "Part of the time until `sparse.end_step` in which there are such cycles.",
         ),
         "first_exponent": Field(
             1.0,
@@ -273,6 +295,15 @@ SPARSE = Section(
             200.0,
             valid.number(1.0, 1e6),
             "Factor of the sigmoid's argument at `sparse.end_step`; 1 at the start.",
+        ),
+        "start_temperature": Field(
+            5.0,
+            valid.number(1e-6, 1e6),
+            "Temperature of the softmax of importances at step 0; the higher, the more "
+            "equal are its shares.",
+        ),
+        "end_temperature": Field(
+            0.05, valid.number(1e-6, 1e6), "The same at `sparse.end_step`."
         ),
         "train_others": Field(
             False,

@@ -6,6 +6,10 @@ drops, are computed once on the host in exact arithmetic. Traced code looks them
 table, so no count depends on floating-point rounding.
 """
 
+from jaxsparse.transforms.update_schedules.cycles import (
+    cyclic_sparsities,
+    end_of_cycles,
+)
 from jaxsparse.transforms.update_schedules.drops import (
     check_drop_schedule,
     drop_fractions,
@@ -35,7 +39,9 @@ __all__ = (
     "check_drop_schedule",
     "check_sparsity_schedule",
     "check_steps",
+    "cyclic_sparsities",
     "drop_fractions",
+    "end_of_cycles",
     "floor_mul_div",
     "gradual_sparsities",
     "make_update_schedule",
