@@ -10,7 +10,8 @@ its learning rate; the paper does not train.
 
 Deviations: network and data are not from the paper. The inputs of all layers are those
 of the dense network. `prune.wanda` prunes layer by layer, and `prune.obs` (SparseGPT)
-also updates the weights, which a config cannot, since scores only choose masks.
+and `prune.alps` (ALPS) also update the weights, which a config cannot, since scores
+only choose masks: `python experiments/one_shot.py RUN` compares all of them on a run.
 
 Command: python experiments/train.py --config=configs/wanda_mnist.py
 """

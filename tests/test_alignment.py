@@ -66,6 +66,57 @@ def test_a_permuted_network_is_aligned_exactly(name: str) -> None:
     assert found.similarity[0] < found.similarity[1]
 
 
+@pytest.mark.parametrize("name", ["mlp", "residual", "attention"])
+def test_a_permuted_network_is_found_by_its_activations(name: str) -> None:
+    apply, params, coupled = network(name)
+    # Kernels of both signs, so that units are neither dead nor nearly proportional.
+    params = jax.tree.map(lambda leaf: leaf - (leaf.ndim > 1), params)
+    weights = params["params"]
+    ticket = {
+        "params": masks.tree_map(lambda _, x: x > 0, masks.ones(weights), weights)
+    }
+    orders = random_orders(coupled, 2)
+    moved = coupling.permute(coupled, params, orders)
+    moved_masks = coupling.permute(coupled, ticket, orders)
+    images = jnp.asarray(np.random.default_rng(5).normal(size=(24, 8, 8, 3)), X.dtype)
+    found = coupling.align_activations(apply, params, moved, images, masks=moved_masks)
+    for given, wanted in ((found.params, params), (found.masks, ticket)):
+        jax.tree.map(np.testing.assert_array_equal, given, wanted)
+    assert found.similarity[0] < 0.5 < 0.9 < found.similarity[1]
+
+
+def test_activations_are_matched_as_well_as_by_trying_all() -> None:
+    """Also where a unit is constant, whose correlation with all others is 0."""
+
+    def apply(p: Any, x: Any) -> Any:
+        return jax.nn.relu(x @ p["a"]) @ p["b"]
+
+    draw = np.random.default_rng(4).normal
+    one, other = (
+        {"a": jnp.asarray(draw(size=(3, 5))), "b": jnp.asarray(draw(size=(5, 2)))}
+        for _ in range(2)
+    )
+    other["a"] = other["a"].at[:, 2].set(0)
+    x = jnp.asarray(draw(size=(40, 3)))
+    found = coupling.align_activations(apply, one, other, x)
+    first, second = (
+        np.maximum(np.asarray(x, float) @ np.asarray(p["a"], float), 0)
+        for p in (one, other)
+    )
+
+    def correlation(i: int, j: int) -> float:
+        return 0.0 if j == 2 else float(np.corrcoef(first[:, i], second[:, j])[0, 1])
+
+    table = np.array([[correlation(i, j) for j in range(5)] for i in range(5)])
+    sums = {
+        order: table[np.arange(5), list(order)].sum()
+        for order in itertools.permutations(range(5))
+    }
+    assert tuple(found.permutations[0].tolist()) == max(sums, key=sums.__getitem__)
+    ends = (np.trace(table) / 5, max(sums.values()) / 5)
+    np.testing.assert_allclose(found.similarity, ends, atol=1e-5)
+
+
 def test_units_of_unlike_networks_are_assigned_as_well_as_by_trying_all() -> None:
     def apply(p: Any, x: Any) -> Any:
         return jnp.tanh(x @ p["a"]) @ p["b"]

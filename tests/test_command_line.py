@@ -13,6 +13,7 @@ TRAIN = "experiments/train.py"
 SWEEP, REPRODUCE = "experiments/sweep.py", "experiments/reproduce.py"
 REPORT, BENCHMARK = "experiments/report.py", "experiments/benchmark.py"
 SCORE, EXPORT = "experiments/score_data.py", "experiments/export.py"
+ONE_SHOT = "experiments/one_shot.py"
 INFERENCE, COMPACTION = "experiments/inference.py", "experiments/compaction.py"
 PAGE_ONLY = ["--page_only", "--out=/nowhere/x"]
 ONNX = ["--format=onnx", "--out=a.onnx"]
@@ -97,6 +98,11 @@ MISTAKES = [
     ([SCORE, "--run=x", *EL2N, "--batch_norm=btch"], "--batch_norm: unknown 'btch'; d"),
     ([SCORE, "--run=x", *EL2N, "--until=1ep"], "--until: expected one of ['--checkpoi"),
     ([EXPORT], "expected one run directory, got 0"),
+    ([ONE_SHOT], "expected one run directory, got 0"),
+    ([ONE_SHOT, "/nowhere"], "/nowhere: expected a run directory of experiments/"),
+    ([ONE_SHOT, "x", "--methods=alps,wnda"], "--methods: expected some of ['magnitude"),
+    ([ONE_SHOT, "x", "--sparsities=0.5,1"], "--sparsities: expected numbers from 0 on"),
+    ([ONE_SHOT, "x", "--sparsities=half"], "--sparsities: expected numbers, got could"),
     ([EXPORT, "x"], "--format: missing"),
     (
         [EXPORT, "x", "--format=onnx", "--out=a.pt"],

@@ -114,7 +114,8 @@ def test_one_shot_pruning_of_a_run(
     assert found["sparsity"] == pytest.approx([50], abs=1)
     assert np.shape(found["loss"]) == (2, 1)
     losses = found["one_shot"]
-    assert np.shape(losses["wanda"]) == np.shape(losses["magnitude"]) == (2, 1)
+    assert list(losses) == ["magnitude", "wanda", "obs", "alps"]
+    assert {np.shape(each) for each in losses.values()} == {(2, 1)}
     params = reader.solutions(reader.end())[0].params
     tokens = windows(reader.run.dataset.test)
 
@@ -141,12 +142,13 @@ def test_the_page_has_one_row_for_each_method_and_sparsity(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dense = measured([1.0], [0.0])
-    dense["one_shot"] = {"wanda": [[1.5] * 5] * 2, "magnitude": [[2.0] * 5] * 2}
+    values = {"alps": 1.3, "obs": 1.4, "wanda": 1.5, "magnitude": 2.0}
+    dense["one_shot"] = {name: [[loss] * 5] * 2 for name, loss in values.items()}
     found = {"dense": dense, "rigl_80": measured([1.25], [80.0])}
     found["tickets"] = measured([1.0, 1.1, 1.2], [0.0, 50.0, 80.0])
     section = report.section("decoder", "cpu", found)
     shown = section.tables[0].shown
-    assert len(shown) == 1 + 10 + 1 + 2
+    assert len(shown) == 1 + 20 + 1 + 2
     assert list(shown.iloc[0][["Method", "n", "Perplexity"]]) == [
         "dense",
         "2",
@@ -156,6 +158,8 @@ def test_the_page_has_one_row_for_each_method_and_sparsity(
     assert list(at_80) == [
         "IMP with rewinding",
         "RigL",
+        "ALPS, one-shot",
+        "SparseGPT, one-shot",
         "Wanda, one-shot",
         "magnitude, one-shot",
     ]

@@ -3,9 +3,12 @@
 from typing import Any
 
 import numpy as np
+import pytest
 
 from experiments.studies import claims as claims_lib
+from experiments.studies import runs as runs_lib
 from experiments.studies.signs import STUDY, claims, report, variants
+from jaxsparse import config
 
 NOISE = np.array([-0.3, -0.1, 0.0, 0.1, 0.3])
 
@@ -25,8 +28,11 @@ def run(accuracy: float, shift: int = 1, **controls: float) -> dict[str, Any]:
     }
 
 
-def of_signs(signs: float, magnitudes: float) -> dict[str, Any]:
-    """Makes up accuracies where signs and magnitudes recover parts of the gap."""
+def of_signs(signs: float, magnitudes: float, aligned: float = 0.8) -> dict[str, Any]:
+    """Makes up accuracies where signs and magnitudes recover parts of the gap.
+
+    Tickets lose 6 points on other weights, of which aligned masks recover a part.
+    """
 
     def tickets(base: float, gap: float) -> dict[str, Any]:
         return run(
@@ -43,6 +49,8 @@ def of_signs(signs: float, magnitudes: float) -> dict[str, Any]:
         "k_150": tickets(53.0, 7.0),
         "plain": run(53.0),
         "sign_in": run(53.0 + 4.0 * signs, shift=3),
+        "unaligned_150": run(54.0, shift=2),
+        "aligned_150": run(54.0 + 6.0 * aligned, shift=4),
     }
 
 
@@ -53,7 +61,10 @@ def verdicts(measured: dict[str, Any]) -> list[str]:
 
 def test_claims_hold_where_signs_carry_the_gap() -> None:
     yes, no = claims_lib.REPRODUCED, claims_lib.CONTRADICTED
-    assert verdicts(of_signs(0.9, 0.1)) == [yes, yes, no, yes, yes, yes]
+    assert verdicts(of_signs(0.9, 0.1)) == [
+        *(yes, yes, no, yes, yes, yes),
+        *(yes, yes),
+    ]
 
 
 def test_claims_are_contradicted_where_magnitudes_carry_it() -> None:
@@ -61,11 +72,18 @@ def test_claims_are_contradicted_where_magnitudes_carry_it() -> None:
     assert verdicts(of_signs(0.1, 0.9))[:5] == [no, no, yes, no, yes]
 
 
+def test_aligned_masks_recover_a_part_of_what_is_lost() -> None:
+    yes, no = claims_lib.REPRODUCED, claims_lib.CONTRADICTED
+    assert verdicts(of_signs(0.9, 0.1, aligned=0.3))[6:] == [yes, no]
+    assert verdicts(of_signs(0.9, 0.1, aligned=-0.2))[6:] == [no, no]
+
+
 def test_without_a_gap_there_is_nothing_to_divide() -> None:
     same = run(53.0, **dict.fromkeys(variants.CONTROLS, 53.0))
-    found = verdicts({"k_0": same, "k_150": same, "plain": same, "sign_in": same})
+    names = ("k_0", "k_150", "plain", "sign_in", "unaligned_150", "aligned_150")
+    found = verdicts(dict.fromkeys(names, same))
     absent = claims_lib.ABSENT
-    assert found[:4] == [absent] * 4 and found[5] == absent
+    assert found[:4] == [absent] * 4 and found[5:] == [absent] * 3
 
 
 def test_runs_that_are_missing_are_not_measured() -> None:
@@ -81,7 +99,8 @@ def test_the_table_says_what_is_kept() -> None:
     row = shown.loc[("rewound to step 150", "masks and signs")]
     assert (row["n"], row["Test accuracy (%)"]) == ("5", mean)
     assert ("dense", "") in shown.index
-    assert len(report.accuracies_frame(of_signs(0.9, 0.1))) == 5 * (3 + 2 * 5)
+    assert ("masks of step 150, other weights of step 150, aligned", "") in shown.index
+    assert len(report.accuracies_frame(of_signs(0.9, 0.1))) == 5 * (5 + 2 * 5)
 
 
 def test_all_runs_share_masks_or_dense_networks() -> None:
@@ -90,3 +109,31 @@ def test_all_runs_share_masks_or_dense_networks() -> None:
     plain, learned = runs["resnet8_plain"], runs["resnet8_sign_in"]
     assert plain.items() <= learned.items()
     assert plain["warm_start.masks"] == "level_02/ticket/last"
+
+
+@pytest.mark.parametrize("scale", ["quick", "cifar16"])
+def test_aligned_masks_differ_from_others_in_nothing_else(scale: str) -> None:
+    configs = {one.name: runs_lib.read(one) for one in STUDY.all_runs(scale)}
+    ours, others = configs["resnet8_aligned_150"], configs["resnet8_unaligned_150"]
+    (only,) = config.differences(ours, others)
+    assert only == ("warm_start.align", "activations", None)
+    begun, plain = configs["resnet8_aligned_0"], configs["resnet8_plain"]
+    found = {name for name, *_ in config.differences(begun, plain)}
+    # `plain` draws the weights that `other` starts from.
+    assert {name for name in found if not name.startswith("warm_start.")} == {"name"}
+    assert begun.seeds == plain.seeds == configs["resnet8_other"].seeds
+    # The checkpoint of the weights is one that `other` saves.
+    (saved,) = configs["resnet8_other"].analysis.save_at
+    steps = int(saved.removesuffix("step"))
+    assert ours.warm_start.weights == f"kept/train/step_{steps:09d}"
+    lengths = [c.training.duration for c in (ours, begun)]
+    whole = {"quick": "30step", "cifar16": "4ep"}[scale]
+    total = {"quick": 30, "cifar16": 4 * 390}[scale]
+    assert lengths == [f"{total - steps}step", whole]
+
+
+def test_aligned_runs_wait_for_the_runs_that_they_read() -> None:
+    listed = STUDY.all_runs("cifar16")
+    (ours,) = [one for one in listed if one.name == "resnet8_aligned_150"]
+    needed = {one.name for one in runs_lib.needs(ours, listed)}
+    assert needed == {"resnet8_other", "resnet8_k_150"}

@@ -51,7 +51,8 @@ def test_runs_are_valid_and_have_names_of_their_own(study: Any, scale: str) -> N
         assert run.part in (1, 2, 3)
         assert driver.count_networks(run) >= c.replicates
         # A run that others start from comes before them.
-        wanted = [c.warm_start.run, c.lottery.dense_run, c.pretraining.scores]
+        wanted = [c.warm_start.run, c.warm_start.masks_run]
+        wanted += [c.lottery.dense_run, c.pretraining.scores]
         needed = runs_lib.needs(run, runs[:place])
         assert len(needed) == sum(map(bool, wanted))
         hashes.add(records.recipe(run, runs, study.version))

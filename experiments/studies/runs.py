@@ -99,7 +99,8 @@ def needs(run: Run, others: Sequence[Run]) -> list[Run]:
       The runs whose weights, masks, dense networks or scores it reads.
     """
     c = read(run)
-    paths = [c.warm_start.run, c.lottery.get("dense_run"), c.pretraining.scores]
+    paths = [c.warm_start.run, c.warm_start.masks_run]
+    paths += [c.lottery.get("dense_run"), c.pretraining.scores]
     wanted = {path.removeprefix("../") for path in paths if path}
     return [
         other

@@ -23,7 +23,9 @@ class Aligned(NamedTuple):
       params: its parameters, with permuted units.
       masks: its masks, permuted in the same way; None without masks.
       permutations: for each group, which unit is moved to each place, [num_units].
-      similarity: inner product of the parameters of both networks, before and after.
+      similarity: how alike both networks are, before and after: by `align` the inner
+        product of their parameters, by `align_activations` the mean correlation of
+        their units.
     """
 
     params: Any
@@ -148,7 +150,7 @@ def align(
     """
     known = {n: _wide(leaf) for n, leaf in tree.named_leaves(reference).items()}
     moved = {n: _wide(leaf) for n, leaf in tree.named_leaves(params).items()}
-    _check_leaves(coupled, known, moved, masks)
+    check_leaves(coupled, known, moved, masks)
     before = _inner(known, moved)
     orders = [np.arange(group.num_units) for group in coupled.groups]
     generator = np.random.default_rng(seed)
@@ -177,10 +179,20 @@ def align(
     )
 
 
-def _check_leaves(
+def check_leaves(
     coupled: Coupling, known: dict[str, Any], moved: dict[str, Any], masks: Any
 ) -> None:
-    """Raises an error for networks or masks whose leaves do not belong together."""
+    """Raises an error for networks or masks whose leaves do not belong together.
+
+    Args:
+      coupled: the groups of units.
+      known: leaves of the reference by name.
+      moved: leaves of the network to permute by name.
+      masks: masks of that network, or None.
+
+    Raises:
+      ValueError: naming the leaf.
+    """
     for name in sorted(known.keys() | moved.keys()):
         shapes = [np.shape(side[name]) for side in (known, moved) if name in side]
         if len(shapes) != 2 or shapes[0] != shapes[1]:

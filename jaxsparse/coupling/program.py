@@ -96,6 +96,20 @@ def readers(program: Program) -> dict[int, list[Equation]]:
     return found
 
 
+def compute(eqn: Equation, given: Sequence[Any]) -> list[Any]:
+    """Computes an equation.
+
+    Args:
+      eqn: the equation.
+      given: its operands.
+
+    Returns:
+      Its results.
+    """
+    found = eqn.primitive.bind(*given, **eqn.primitive.get_bind_params(eqn.params))
+    return list(found) if eqn.primitive.multiple_results else [found]
+
+
 def _new(program: Program, aval: Any) -> int:
     """Numbers a new value."""
     program.avals.append(aval)

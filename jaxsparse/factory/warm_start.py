@@ -11,11 +11,12 @@ from ml_collections import ConfigDict
 from jaxsparse import masks as masks_lib
 from jaxsparse import multihost, replicates, transforms, tree
 from jaxsparse.data.data_pruning import score_files
-from jaxsparse.factory import dense_run
+from jaxsparse.factory import dense_run, mask_alignment
 from jaxsparse.factory import pretraining as pretraining_lib
+from jaxsparse.factory.durations import config_context
 from jaxsparse.factory.trained_run import TrainedRun, load_state, open_run
 from jaxsparse.factory.warm_start_checks import is_ticket_file
-from jaxsparse.lottery import tickets
+from jaxsparse.lottery import elastic, tickets
 from jaxsparse.runner import old_runs
 from jaxsparse.runner.task import TrainTask, dense_masks
 from jaxsparse.tost import ghost_skips
@@ -46,11 +47,13 @@ def apply_warm_start(
         belongs to another network.
     """
     c, origin = config.warm_start, {}
-    run = None
-    if c.run:
-        run = open_run((workdir / c.run).resolve(), data_dir=config.data.dir)
+    run = _open(c.run, config, workdir)
     if run is not None and c.weights:
-        found = _load_weights(run, config)
+        state = load_state(run, c.weights)
+        found = _taken((state.params, state.batch_stats), config, "weights", run)
+        found = _to_depth(
+            found, lambda: network.initialize(jax.random.clone(seeds.init)), config
+        )
         weights = _with_ghosts(
             found, lambda: network.initialize(jax.random.clone(seeds.init)), "weights"
         )
@@ -59,43 +62,78 @@ def apply_warm_start(
         start = network.start._replace(first_weights=lambda keys: weights)
         network = network._replace(start=start)
     if c.masks:
-        masks = _load_masks(run, config, network, seeds)
+        if is_ticket_file(c.masks):
+            masks = _from_files(c.masks, config, network, seeds)
+        else:
+            ticket = _open(c.masks_run, config, workdir) or run
+            masks = _load_masks(ticket, run, config, network)
         origin["masks"] = checkpoints.digest(masks)
         network = network._replace(first_masks=lambda *start: masks)
     recorded = recorded_hashes(config, workdir)
     return network, origin | ({"checkpoints": recorded} if recorded else {})
 
 
-def _load_weights(run: TrainedRun, config: ConfigDict) -> tuple[Any, Any]:
-    """Loads the parameters and batch statistics [r ...] of an earlier run.
-
-    Args:
-      run: the earlier run.
-      config: a validated config; `warm_start.weights` names the checkpoint.
-    """
-    state = load_state(run, config.warm_start.weights)
-    return _anywhere(_take((state.params, state.batch_stats), config, "weights"))
+def _open(folder: str | None, config: ConfigDict, workdir: Path) -> TrainedRun | None:
+    """Opens another run, whose path is relative to the run directory; None if unset."""
+    if not folder:
+        return None
+    return open_run((workdir / folder).resolve(), data_dir=config.data.dir)
 
 
 def _load_masks(
-    run: TrainedRun | None, config: ConfigDict, network: TrainTask, seeds: Seeds
+    ticket: TrainedRun, run: TrainedRun, config: ConfigDict, network: TrainTask
 ) -> Masks:
-    """Loads the masks [r ...] of an earlier run or of ticket files.
+    """Loads the masks [r ...] of an earlier run, and fits them to this network.
 
     Args:
-      run: the earlier run; None for ticket files.
-      config: a validated config; `warm_start.masks` names the checkpoint or the files.
+      ticket: the run of the masks.
+      run: the run of the weights, to which `warm_start.align` aligns the masks.
+      config: a validated config; `warm_start.masks` names the checkpoint.
       network: the network to train.
-      seeds: random keys of its replicates.
     """
-    if run is None or is_ticket_file(config.warm_start.masks):
-        return _from_files(config.warm_start.masks, config, network, seeds)
-    held = transforms.get_masks(load_state(run, config.warm_start.masks).opt_state)
+    state = load_state(ticket, config.warm_start.masks)
+    held = _taken(transforms.get_masks(state.opt_state), config, "masks", ticket)
+    held = ghost_skips.strip_ghosts(held)
+    if config.warm_start.align:
+        theirs, ours = (_solution(each, config) for each in (ticket, run))
+        held = mask_alignment.align(config, held, theirs, ours, run)
     dense = dense_masks(network.masks, config.replicates)
-    held = ghost_skips.strip_ghosts(_anywhere(_take(held, config, "masks")))
+    (held,) = _to_depth((held,), lambda: (dense,), config)
     masks = _of_layers(held, ghost_skips.strip_ghosts(dense))
     (masks,) = _with_ghosts((masks,), lambda: (dense,), "masks")
     return masks
+
+
+def _solution(run: TrainedRun, config: ConfigDict) -> dict[str, Any]:
+    """Loads the variables [r ...] of the final dense network of an earlier run."""
+    state = load_state(run, mask_alignment.DENSE)
+    params = transforms.forward_params(state.params, state.opt_state)
+    found = _taken((params, state.batch_stats), config, "weights", run)
+    params, stats = map(ghost_skips.strip_ghosts, found)
+    return {"params": params} | ({"batch_stats": stats} if stats else {})
+
+
+def _to_depth(
+    found: tuple[Any, ...], make: Callable[[], tuple[Any, ...]], config: ConfigDict
+) -> tuple[Any, ...]:
+    """Transfers trees of another run to the depth of this network, if it is to be.
+
+    Args:
+      found: trees of the other run, such as parameters and batch statistics.
+      make: makes the trees of this network; only names are used.
+      config: a validated config; `warm_start.depth` names the rule.
+
+    Raises:
+      ValueError: if the networks are of different families.
+    """
+    rule = config.warm_start.depth
+    if not rule:
+        return found
+    with config_context("warm_start.depth"):
+        return tuple(
+            elastic.change_depth(*map(ghost_skips.strip_ghosts, pair), rule=rule)
+            for pair in zip(found, jax.eval_shape(make), strict=True)
+        )
 
 
 def _anywhere(tree: Any) -> Any:
@@ -124,13 +162,14 @@ def recorded_hashes(config: ConfigDict, workdir: Path) -> dict[str, str | None]:
       Hashes by name of the checkpoint or file; None for a missing one.
     """
     c = config.warm_start
-    names = {name for name in (c.weights, c.masks) if name and c.run}
-    directory = (workdir / (c.run or "")).resolve() / "checkpoints"
-    found = {
-        name: old_runs.recorded_hash(directory, name)
-        for name in sorted(names)
-        if not is_ticket_file(name)
-    }
+    of_masks = [c.masks] if c.masks and not is_ticket_file(c.masks) else []
+    ticket = c.masks_run or c.run
+    dense = [mask_alignment.DENSE] if c.align else []
+    found = _hashes(workdir, c.run, [c.weights, *dense] if c.weights else [])
+    for name, held in _hashes(workdir, ticket, [*of_masks, *dense]).items():
+        # Of the same name in two runs, that of the ticket gets the path of its run.
+        found[f"{c.masks_run}/{name}" if c.masks_run else name] = held
+    found = dict(sorted(found.items()))
     found |= dense_run.recorded_hashes(config, workdir)
     scores = pretraining_lib.score_file(config, workdir)
     if scores is not None:
@@ -139,7 +178,13 @@ def recorded_hashes(config: ConfigDict, workdir: Path) -> dict[str, str | None]:
     return found
 
 
-def _take(tree: Any, config: ConfigDict, field: str) -> Any:
+def _hashes(workdir: Path, folder: str | None, names: list[str]) -> dict[str, Any]:
+    """Returns the hashes of checkpoints of another run by name; None for missing."""
+    directory = (workdir / (folder or "")).resolve() / "checkpoints"
+    return {name: old_runs.recorded_hash(directory, name) for name in names}
+
+
+def _taken(tree: Any, config: ConfigDict, field: str, run: TrainedRun) -> Any:
     """Selects the requested replicates of a tree [r ...].
 
     Args:
@@ -147,6 +192,7 @@ def _take(tree: Any, config: ConfigDict, field: str) -> Any:
       config: a validated config; `warm_start.replicate` selects one replicate for all,
         or None the replicates with the same numbers.
       field: "weights" or "masks", for the message.
+      run: the earlier run.
 
     Raises:
       ValueError: if the earlier run does not have such a replicate.
@@ -157,12 +203,12 @@ def _take(tree: Any, config: ConfigDict, field: str) -> Any:
     if (end if chosen is None else chosen + 1) > count:
         raise ValueError(
             f"config.warm_start.replicate: expected one of the {count} replicates that "
-            f"the {field} of {config.warm_start.run} have, got {chosen} for replicates "
+            f"the {field} of {run.folder} have, got {chosen} for replicates "
             f"{first} to {end - 1}; choose one below {count}, or train fewer replicates"
         )
     rows = jnp.arange(first, end) if chosen is None else jnp.int32(chosen)
     rows = jnp.broadcast_to(rows, config.replicates)
-    return jax.tree.map(lambda leaf: leaf[rows], tree)
+    return jax.tree.map(lambda leaf: leaf[rows], _anywhere(tree))
 
 
 def _with_ghosts(

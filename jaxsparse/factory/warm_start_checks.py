@@ -16,8 +16,10 @@ def check(config: ConfigDict) -> None:
         names the config field.
     """
     c, method = config.warm_start, config.sparse.method
+    _check_masks_run(config)
     # Ticket files are named by their own path and need no run.
-    needs_run = bool(c.weights) or (bool(c.masks) and not is_ticket_file(c.masks))
+    from_run = bool(c.masks) and not is_ticket_file(c.masks)
+    needs_run = bool(c.weights) or (from_run and not c.masks_run)
     if needs_run and not c.run:
         raise ValueError(
             "config.warm_start.run: expected the directory of a run with "
@@ -47,6 +49,45 @@ def check(config: ConfigDict) -> None:
         _check_nothing_draws(config)
     if c.masks:
         _check_nothing_chooses(config)
+
+
+def _check_masks_run(config: ConfigDict) -> None:
+    """Checks what is done with masks of a third run, or of a run of another depth.
+
+    Args:
+      config: a config with valid types and ranges.
+
+    Raises:
+      ValueError: if a field has no effect or excludes another one; the message names
+        the config field.
+    """
+    c = config.warm_start
+    files = is_ticket_file(c.masks)
+    if c.masks_run and (not c.masks or files or not c.weights):
+        raise ValueError(
+            "config.warm_start.masks_run: expected None with warm_start.masks "
+            f"{c.masks!r} and warm_start.weights {c.weights!r}, got {c.masks_run!r}; "
+            "set both to checkpoints, or take masks alone from warm_start.run"
+        )
+    if c.align and (not c.masks_run or c.depth):
+        raise ValueError(
+            f"config.warm_start.align: expected None with warm_start.masks_run "
+            f"{c.masks_run!r} and warm_start.depth {c.depth!r}, got {c.align!r}; set "
+            "masks_run to the run of the ticket, and run and weights to a dense run of "
+            "the same network"
+        )
+    plain = config_lib.read_only_default().warm_start.align_examples
+    if c.align_examples != plain and c.align != "activations":
+        raise ValueError(
+            f"config.warm_start.align_examples: expected {plain} with warm_start.align "
+            f"{c.align!r}, got {c.align_examples}; set align 'activations'"
+        )
+    if c.depth and (files or not (c.masks or c.weights)):
+        raise ValueError(
+            f"config.warm_start.depth: expected None with warm_start.masks {c.masks!r} "
+            f"and warm_start.weights {c.weights!r}, got {c.depth!r}; set checkpoints "
+            "of a run of another depth"
+        )
 
 
 def is_ticket_file(masks: str | None) -> bool:

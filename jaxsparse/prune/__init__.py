@@ -3,15 +3,18 @@
 The parts are those of all other methods: `scores` computes a score for each weight,
 `distributions` the number of weights that each layer keeps, and `select` the masks.
 `prune` computes the scores once, `prune_iteratively` again before each of many pruning
-iterations. `wanda` and `obs` prune trained networks layer by layer, with the inputs of
-the layers on a batch of examples; `wanda_scores` and `phew_scores` are scores that
-depend on the layers, too. None of them trains the network.
+iterations. `wanda`, `obs` and `alps` prune trained networks layer by layer, with the
+inputs of the layers on a batch of examples; the last two also update weights.
+`wanda_scores` and `phew_scores` are scores that depend on the layers, too. None of them
+trains the network.
 """
 
 from jaxsparse.layer_options import LayerOptions
+from jaxsparse.prune.alps import alps
 from jaxsparse.prune.at_once import prune
 from jaxsparse.prune.iterative import SCHEDULES, prune_iteratively
-from jaxsparse.prune.obs import Pruned, obs
+from jaxsparse.prune.layerwise import Pruned
+from jaxsparse.prune.obs import obs
 from jaxsparse.prune.phew import phew_scores
 from jaxsparse.prune.wanda import wanda, wanda_scores
 
@@ -19,6 +22,7 @@ __all__ = (
     "SCHEDULES",
     "LayerOptions",
     "Pruned",
+    "alps",
     "obs",
     "phew_scores",
     "prune",

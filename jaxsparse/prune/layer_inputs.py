@@ -88,7 +88,7 @@ def visit(
             layer = _layer(eqn, moved[eqn.inputs[side]][1], side)
             if uses[name] == 1:
                 leaves[name] = fn(name, leaves[name], layer, read(other))
-        results = _compute(eqn, [read(n) for n in eqn.inputs])
+        results = program_lib.compute(eqn, [read(n) for n in eqn.inputs])
         values |= zip(eqn.outputs, results, strict=True)
     wrong = {name: count for name, count in uses.items() if count != 1}
     if wrong:
@@ -102,17 +102,11 @@ def visit(
     )
 
 
-def _compute(eqn: program_lib.Equation, given: list[Any]) -> list[Any]:
-    """Computes an equation."""
-    found = eqn.primitive.bind(*given, **eqn.primitive.get_bind_params(eqn.params))
-    return list(found) if eqn.primitive.multiple_results else [found]
-
-
 def _then(
     move: Callable[[Array], Any], eqn: program_lib.Equation
 ) -> Callable[[Array], Any]:
     """Appends an equation to a move of weights."""
-    return lambda leaf: _compute(eqn, [move(leaf)])[0]
+    return lambda leaf: program_lib.compute(eqn, [move(leaf)])[0]
 
 
 def _layer(eqn: program_lib.Equation, move: Callable[[Array], Any], side: int) -> Layer:
@@ -120,7 +114,7 @@ def _layer(eqn: program_lib.Equation, move: Callable[[Array], Any], side: int) -
 
     def layer(leaf: Array, given: Array) -> Array:
         operands = (move(leaf), given) if side == 0 else (given, move(leaf))
-        return _compute(eqn, list(operands))[0]
+        return program_lib.compute(eqn, list(operands))[0]
 
     return layer
 
@@ -175,3 +169,33 @@ def grams(
 
     parts = lax.map(columns, jnp.arange(0, fan_in, outputs))
     return jnp.moveaxis(parts, 0, 2).reshape(stack, fan_in, -1)[..., :fan_in]
+
+
+def hessians(
+    axes: fan_axes.FanAxes,
+    name: str,
+    leaf: Array,
+    layer: Layer,
+    given: Array,
+    *,
+    damping: float,
+) -> Float[Array, "stack fan_in fan_in"]:
+    r"""Computes the Hessians :math:`X^T X + \lambda I` of a layer's squared error.
+
+    Args:
+      axes: layout of the leaf.
+      name: its name, for error messages.
+      leaf: weights of the layer.
+      layer: function of weights and inputs that is linear in both.
+      given: inputs of the layer; a batch.
+      damping: :math:`\lambda` as a fraction of the mean of the diagonal.
+
+    Returns:
+      A Hessian for each of the leaf's separate matrices, as `grams`. Without any
+      inputs, no weight matters to the outputs; it is then the identity, which makes
+      methods prune by magnitude.
+    """
+    gram = grams(axes, name, leaf, layer, given)
+    mean = jnp.mean(jnp.diagonal(gram, axis1=1, axis2=2), axis=1)
+    extra = jnp.where(mean == 0, 1, damping * mean)
+    return gram + extra[:, None, None] * jnp.eye(gram.shape[1])[None]

@@ -9,6 +9,19 @@ from jaxsparse.layer_options import LayerOptions
 from jaxsparse.types import Masks, Params
 
 
+class Pruned(NamedTuple):
+    """A pruned network.
+
+    Attributes:
+      params: parameters; the weights that remain are updated, and pruned ones are zero.
+      masks: boolean masks with the nesting of `params`, None at leaves that are not
+        prunable.
+    """
+
+    params: Params
+    masks: Masks
+
+
 class Plan(NamedTuple):
     """What to prune.
 
@@ -53,3 +66,28 @@ def plan(
     counts = tree.named_leaves(select.round_counts(structure, ones, counts))
     layers = dataclasses.replace(layers, axes=axes, structure=structure)
     return Plan(ones, layers, counts)
+
+
+def group_size(structure: select.Structure | None, *, function: str) -> int:
+    """Returns how many inputs have weights that compete, for methods that move weights.
+
+    Args:
+      structure: the structure of the options.
+      function: name of the calling function, for the error message.
+
+    Returns:
+      m for n of m weights, 1 if all weights of an output compete, and 0 if all weights
+      of a layer do.
+
+    Raises:
+      ValueError: if it is another structure.
+    """
+    if structure is None:
+        return 0
+    group = structure.block[0]
+    if structure.name not in (select.fan_in().name, f"n_of_m({group})"):
+        raise ValueError(
+            f"structure: expected None, fan_in() or n_of_m(m) with {function}, got "
+            f"{structure}"
+        )
+    return group

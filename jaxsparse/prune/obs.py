@@ -2,30 +2,18 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from jaxsparse import arguments, fan_axes, select, tree
+from jaxsparse import arguments, fan_axes, tree
 from jaxsparse.layer_options import LayerOptions
 from jaxsparse.prune import layer_inputs, layerwise
-from jaxsparse.types import Masks, Params
-
-
-class Pruned(NamedTuple):
-    """A pruned network.
-
-    Attributes:
-      params: parameters; the weights that remain are updated, and pruned ones are zero.
-      masks: boolean masks with the nesting of `params`, None at leaves that are not
-        prunable.
-    """
-
-    params: Params
-    masks: Masks
+from jaxsparse.prune.layerwise import Pruned
+from jaxsparse.types import Params
 
 
 @arguments.check(
@@ -102,15 +90,7 @@ def obs(
       Hassibi, Stork, Wolff. Optimal Brain Surgeon and General Network Pruning. 1993.
     """
     plan = layerwise.plan(params, sparsity, layers, function="obs")
-    structure = plan.layers.structure
-    group = 0 if structure is None else structure.block[0]
-    if structure is not None and structure.name not in (
-        select.fan_in().name,
-        f"n_of_m({group})",
-    ):
-        raise ValueError(
-            f"structure: expected None, fan_in() or n_of_m(m) with obs, got {structure}"
-        )
+    group = layerwise.group_size(plan.layers.structure, function="obs")
     found: dict[str, Array] = {}
 
     def prune(name: str, leaf: Array, layer: Any, given: Array) -> Array:
@@ -118,13 +98,13 @@ def obs(
             found[name] = jnp.ones(leaf.shape, bool)
             return leaf
         axes = plan.layers.axes[name]
-        gram = layer_inputs.grams(axes, name, leaf, layer, given)
+        hessian = layer_inputs.hessians(axes, name, leaf, layer, given, damping=damping)
         matrices = fan_axes.to_matrices(axes, name, leaf)
-        rows = jnp.moveaxis(matrices, -1, 1).reshape(len(gram), -1, gram.shape[1])
+        rows = jnp.moveaxis(matrices, -1, 1).reshape(len(hessian), -1, hessian.shape[1])
         weights, kept = _prune_rows(
-            *(rows, _factor(name, gram, damping), plan.counts[name]),
+            *(rows, _factor(name, hessian, damping), plan.counts[name]),
             block_size=group if group > 1 else block_size,
-            by_row=structure is not None,
+            by_row=group > 0,
         )
 
         def back(matrix: Array) -> Array:
@@ -140,7 +120,7 @@ def obs(
 
 
 def _factor(
-    name: str, gram: Float[Array, "s d d"], damping: float
+    name: str, hessian: Float[Array, "s d d"], damping: float
 ) -> Float[Array, "s d d"]:
     """Factorizes inverse Hessians: H^-1 = U^T U with upper triangular U.
 
@@ -149,16 +129,12 @@ def _factor(
 
     Args:
       name: name of the leaf, for the error message.
-      gram: Gram matrices of the inputs.
-      damping: what is added to the diagonal, as a fraction of its mean.
+      hessian: Hessians of the inputs.
+      damping: what was added to the diagonal, for the error message.
 
     Raises:
       ValueError: if a Hessian that is not traced is singular.
     """
-    mean = jnp.mean(jnp.diagonal(gram, axis1=1, axis2=2), axis=1)
-    # Without inputs, no weight matters to the outputs: 1 makes it magnitude pruning.
-    extra = jnp.where(mean == 0, 1, damping * mean)
-    hessian = gram + extra[:, None, None] * jnp.eye(gram.shape[1])[None]
     upper = jnp.linalg.cholesky(jnp.linalg.inv(hessian), upper=True)
     known = not isinstance(upper, jax.core.Tracer)
     if known and not bool(jnp.all(jnp.isfinite(upper))):

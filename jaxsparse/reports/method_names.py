@@ -46,6 +46,7 @@ _IN_BASE = {
     *("sparse.score_iterations", "sparse.structure", "sparse.regrow"),
     *("sparse.soft_bound", "sparse.prune_disconnected", "sparse.ablation"),
     *("warm_start.run", "warm_start.weights", "warm_start.masks"),
+    *("warm_start.masks_run", "warm_start.align", "warm_start.depth"),
     "lottery.dense_run",  # where level 0 was trained, which is no other method
     *(f"{part}.{field}" for part, field, _ in (*_TOST, *_SMOOTHING, *_OTHERS)),
 }
@@ -84,10 +85,12 @@ def _method(run: RunRecords) -> str:
         name = f"{name} {grow}"
     distribution = fields.get("distribution") or own
     details = []
-    masks = settings.section(run, "warm_start").get("masks")
-    if masks and score:  # they replace the score and its distribution
+    start = settings.section(run, "warm_start")
+    if start.get("masks") and score:  # they replace the score and its distribution
         name = "masks of another run"
-        details.append(_other_run(run, masks))
+        details.append(_other_run(run, start["masks"], masks=True))
+        if start.get("align"):
+            details.append(f"aligned by {start['align']}")
     elif name in _WITH_DISTRIBUTION or distribution != own:
         details.append(_DISTRIBUTIONS.get(distribution, distribution))
     details += _departures(fields, score)
@@ -115,10 +118,12 @@ def _departures(fields: Mapping[str, Any], score: str) -> list[str]:
     return details
 
 
-def _other_run(run: RunRecords, checkpoint: str) -> str:
-    """Names a checkpoint of the run from which this one started."""
-    folder = (settings.section(run, "warm_start").get("run") or "").rstrip("/")
-    return f"{folder.rpartition('/')[2]} {checkpoint}".strip()
+def _other_run(run: RunRecords, checkpoint: str, *, masks: bool = False) -> str:
+    """Names a checkpoint of the run from which this one took weights or masks."""
+    start = settings.section(run, "warm_start")
+    folder = (masks and start.get("masks_run")) or start.get("run") or ""
+    depth = f", {start['depth']}" if start.get("depth") else ""
+    return f"{folder.rstrip('/').rpartition('/')[2]} {checkpoint}{depth}".strip()
 
 
 def _techniques(run: RunRecords) -> list[str]:

@@ -68,6 +68,31 @@ TOST = {
         ),
         (
             {
+                "warm_start": {
+                    "run": "../dense",
+                    "weights": "init",
+                    "masks_run": "../lth",
+                    "masks": "train/last",
+                    "align": "activations",
+                }
+            },
+            "",
+            "masks of another run (lth train/last, aligned by activations) + weights "
+            "of dense init",
+        ),
+        (
+            {
+                "warm_start": {
+                    "run": "../lth",
+                    "masks": "train/last",
+                    "depth": "append",
+                }
+            },
+            "",
+            "masks of another run (lth train/last, append)",
+        ),
+        (
+            {
                 "optimizer": {"nesterov": False, "weight_decay": 0.5},
                 "seeds": {"init": 3},
             },

@@ -17,6 +17,8 @@ LABELS = {
     "rigl": "RigL",
     "tickets": "IMP with rewinding",
     "wanda": "Wanda, one-shot",
+    "obs": "SparseGPT, one-shot",
+    "alps": "ALPS, one-shot",
     "magnitude": "magnitude, one-shot",
 }
 

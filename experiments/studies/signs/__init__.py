@@ -6,7 +6,7 @@ from experiments.studies.study import Study
 STUDY = Study(
     name="signs",
     description="what masks, signs and magnitudes of tickets carry (several papers)",
-    paper="Zhou et al. 2019, Gadhikar et al. 2024 and 2025",
+    paper="Zhou et al. 2019, Gadhikar et al. 2024 and 2025, Adnan et al. 2025",
     title="Report: masks, signs and magnitudes of lottery tickets",
     settings=variants.SETTINGS,
     runs=variants.of_setting,

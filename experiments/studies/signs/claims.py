@@ -84,14 +84,32 @@ def _sign_in(found: Found) -> Effect:
     return effects.above(ours - plain).said(words)
 
 
-def _room(found: Found) -> Effect:
-    (ticket,) = accuracies(found, "k_150", "ticket")
-    (plain,) = accuracies(found, "plain", "ticket")
-    return effects.above(ticket - plain, GAP)
+def _room(run: str) -> Premise:
+    """Presumes that tickets are better than their masks with other weights."""
+
+    def evaluate(found: Found) -> Effect:
+        (ticket,), (other,) = (accuracies(found, n, "ticket") for n in ("k_150", run))
+        return effects.above(ticket - other, GAP)
+
+    return Premise(f"tickets more than {GAP} points above {run}", evaluate)
+
+
+def _aligned(share: float) -> Callable[[Found], Effect]:
+    """Tests whether aligned masks recover more than a part of what others lose."""
+
+    def evaluate(found: Found) -> Effect:
+        names = ("k_150", "aligned_150", "unaligned_150")
+        ticket, ours, others = (accuracies(found, name, "ticket")[0] for name in names)
+        words = f"tickets {spread(ticket)}, aligned {spread(ours)}, "
+        words += f"unaligned {spread(others)}"
+        return effects.above(ours - others - share * (ticket - others)).said(words)
+
+    return evaluate
 
 
 _ZHOU = "fully connected and Conv-2 to -6 (Zhou et al. 2019, arXiv:1905.01067)"
 _LRR = "ResNets (Gadhikar and Burkholz 2024, arXiv:2402.19262)"
+_ADNAN = "ResNet-20, VGG-11 and ResNet-50 (Adnan et al. 2025, arXiv:2505.05143)"
 CLAIMS = (
     Claim(
         "signs of initialization",
@@ -139,6 +157,22 @@ CLAIMS = (
         "ResNet-20, -18, -50 (Gadhikar et al. 2025, arXiv:2504.12801)",
         "Sign-In above plain training of the masks of step 150",
         _sign_in,
-        (Premise(f"tickets more than {GAP} points above plain", _room),),
+        (_room("plain"),),
+    ),
+    Claim(
+        "masks are aligned",
+        "Masks train better on other weights if their units are permuted to match.",
+        f"so for {_ADNAN}",
+        "aligned above unaligned masks at step 150",
+        _aligned(0),
+        (_room("unaligned_150"),),
+    ),
+    Claim(
+        "aligned masks are tickets",
+        "Aligned masks train nearly as well as the ticket.",
+        f"so for wide networks of {_ADNAN}",
+        "aligned masks recover more than half of what unaligned masks lose at step 150",
+        _aligned(HALF),
+        (_room("unaligned_150"),),
     ),
 )

@@ -12,6 +12,12 @@ dense network, rewound to initialization they do not.
 - `plain` and `sign_in`: the masks of the tickets of `k_150` with weights of other
   initial seeds, trained as usual and by Sign-In, which lets signs change.
 
+- `other`: the dense network of those initial weights.
+- `aligned_0`: the masks of the tickets of `k_150`, permuted so that the final dense
+  network they are from matches `other`, on the initial weights of `other`, as `plain`.
+- `unaligned_150` and `aligned_150`: the masks as they are and permuted, on the weights
+  that `other` has at step 150, trained for the remaining steps.
+
 Scale `quick` trains 30 steps with 2 seeds. The other scales have no runs.
 """
 
@@ -25,6 +31,7 @@ SETTINGS = (SETTING,)
 LEVELS = 2
 STARTS = (0, 150)  # rewinding steps
 CONTROLS = ("random_magnitudes", "random_signs", "reinitialized", "shuffled_layers")
+_QUICK = (":quick", 3, "30step")  # preset, later rewinding step, length of training
 LABELS = {
     "ticket": "masks, signs and magnitudes",
     "random_magnitudes": "masks and signs",
@@ -43,7 +50,7 @@ def of_setting(setting: str, scale: str) -> list[Run]:
     """
     if scale not in ("quick", "cifar16"):
         return []
-    preset, late = ("", 150) if scale == "cifar16" else (":quick", 3)
+    preset, late, whole = ("", 150, "4ep") if scale == "cifar16" else _QUICK
     tickets, dense = f"configs/lth_cifar16.py{preset}", f"{setting}_dense"
     shared = {"data.reshuffle_each_level": True, "analysis.save_at": (f"{late}step",)}
     listed = [Run(dense, f"configs/dense_cifar16.py{preset}", shared)]
@@ -70,6 +77,18 @@ def of_setting(setting: str, scale: str) -> list[Run]:
     recipe = f"configs/dense_cifar16.py{preset}"
     listed.append(Run(f"{setting}_plain", recipe, given))
     listed.append(Run(f"{setting}_sign_in", recipe, given | sign_in))
+    listed.append(Run(f"{setting}_other", recipe, shared | {"seeds.init": 1}))
+    aligned = f"configs/aligned_cifar16.py{preset}"
+    runs = {
+        "seeds.init": 1,
+        "warm_start.run": f"../{setting}_other",
+        "warm_start.masks_run": f"../{setting}_k_{STARTS[-1]}",
+    }
+    begun = {"warm_start.weights": "init", "training.duration": whole}
+    listed.append(Run(f"{setting}_aligned_0", aligned, runs | begun))
+    naive = runs | {"warm_start.align": None}
+    listed.append(Run(f"{setting}_unaligned_{STARTS[-1]}", aligned, naive))
+    listed.append(Run(f"{setting}_aligned_{STARTS[-1]}", aligned, runs))
     return listed
 
 
@@ -83,5 +102,9 @@ def label(variant: str) -> str:
         "dense": "dense",
         "plain": "masks of step 150, other weights",
         "sign_in": "masks of step 150, other weights, Sign-In",
+        "other": "dense, other weights",
+        "aligned_0": "masks of step 150, other weights, aligned",
+        "unaligned_150": "masks of step 150, other weights of step 150",
+        "aligned_150": "masks of step 150, other weights of step 150, aligned",
     }
     return names.get(variant, f"rewound to step {variant.removeprefix('k_')}")

@@ -148,10 +148,36 @@ WARM_START = Section(
             "Checkpoint of the other run to take the masks of, or the path of a "
             "ticket's `.npz` file. None takes none.",
         ),
+        "masks_run": Field(
+            None,
+            valid.optional(valid.PATH),
+            "Directory of a third run to take the masks of, while weights are those of "
+            "`warm_start.run`. None takes both of the same run.",
+        ),
+        "align": Field(
+            None,
+            valid.optional(valid.one_of("activations", "weights")),
+            "How units of the masks of `warm_start.masks_run` are permuted: so that "
+            "`activations` or `weights` of its final dense network match those of "
+            "`warm_start.run`. None does not permute them.",
+        ),
+        "align_examples": Field(
+            1000,
+            valid.integer(2, 2**31 - 1),
+            "Number of training examples whose activations are matched, from the "
+            "first; all if there are fewer.",
+        ),
+        "depth": Field(
+            None,
+            valid.optional(valid.one_of("append", "interpolate")),
+            "How residual blocks of a run of another depth are transferred: `append` "
+            "repeats them in sequence or drops the last ones, `interpolate` repeats "
+            "each in its place or drops evenly. None expects the same network.",
+        ),
         "replicate": Field(
             None,
             valid.optional(valid.EXAMPLES),
-            "Number of the replicate of the other run that all replicates start from. "
+            "Number of the replicate of the other runs that all replicates start from. "
             "None starts each replicate from the replicate of the same number.",
         ),
     },

@@ -1,0 +1,123 @@
+"""Prunes the trained networks of a run at once, without training, and tests them.
+
+    python experiments/one_shot.py RUNDIR --data_dir=DIR
+    python experiments/one_shot.py RUNDIR --methods=wanda,alps --sparsities=0.6,0.8
+
+RUNDIR is a run directory of train.py, such as one of `configs/dense_mnist.py`. The
+methods are:
+
+    magnitude  the smallest weights of each layer go
+    wanda      weights times the norms of their inputs (`prune.wanda`)
+    obs        SparseGPT, which also updates the other weights (`prune.obs`)
+    alps       ADMM and conjugate gradients, which also update them (`prune.alps`)
+
+All layers get the same sparsity. Nothing is written; the table of test accuracies and
+losses, mean and standard deviation over the replicates, is printed.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from absl import flags  # noqa: E402
+from absl import logging as absl_logging  # noqa: E402
+
+from experiments import command_line  # noqa: E402
+from jaxsparse import config  # noqa: E402
+
+_DATA_DIR = command_line.data_dir()
+_METHODS = flags.DEFINE_list(
+    "methods", ["magnitude", "wanda", "obs", "alps"], "methods, separated by commas"
+)
+_SPARSITIES = flags.DEFINE_list(
+    "sparsities", ["0.5", "0.7", "0.9"], "sparsities, each at least 0 and below 1"
+)
+_EXAMPLES = flags.DEFINE_integer(
+    "examples", 1000, "training examples for the inputs of layers", lower_bound=1
+)
+_LEVEL = flags.DEFINE_integer(
+    "level", 0, "level of iterative pruning; 0 is the dense network", lower_bound=0
+)
+_COMPETE = flags.DEFINE_enum(
+    "compete", "output", ["output", "layer"], "weights that compete with each other"
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Checks the command, prunes, and prints the table.
+
+    Args:
+      argv: the name of the program and the run directory.
+    """
+    absl_logging.set_verbosity(absl_logging.WARNING)
+    try:
+        folder, sparsities = _arguments(argv[1:])
+        data_dir = command_line.folder_of_data(_DATA_DIR)
+    except ValueError as error:
+        command_line.fail(str(error))
+    # Imported here, so that errors in a command are found before JAX is imported.
+    from experiments import one_shot_pruning
+    from experiments.studies.effects import spread
+    from jaxsparse import factory, prune, select, stages, tree
+
+    try:
+        run = factory.open_run(folder, data_dir=data_dir or None)
+        names = set(tree.names(run.network.masks))
+        end = stages.level_end(_LEVEL.value, levels=run.config.lottery.levels)
+        found = one_shot_pruning.measure(
+            run,
+            factory.load_state(run, end),
+            sparsities,
+            methods=_METHODS.value,
+            examples=_EXAMPLES.value,
+            layers=prune.LayerOptions(
+                distribution="uniform",
+                structure=select.fan_in() if _COMPETE.value == "output" else None,
+                prunable=lambda name, _: name in names,
+            ),
+        )
+    except ValueError as error:
+        command_line.fail(str(error))
+    print(f"{'method':<10} {'sparsity':>8} {'accuracy (%)':>16} {'loss':>16}")
+    for name, tested in found.items():
+        for i, sparsity in enumerate(sparsities):
+            accuracy, loss = 100 * tested.accuracy[:, i], tested.loss[:, i]
+            print(
+                f"{name:<10} {sparsity:>8g} {spread(accuracy, 2):>16} "
+                f"{spread(loss, 4):>16}"
+            )
+    print(f"n = {len(accuracy)} replicates of {folder}")
+
+
+def _arguments(words: Sequence[str]) -> tuple[Path, list[float]]:
+    """Reads the command line: the run directory, and the sparsities."""
+    if len(words) != 1:
+        raise ValueError(
+            f"expected one run directory, got {len(words)}; give the folder of a run"
+        )
+    known = _METHODS.default
+    for name in _METHODS.value:
+        if name not in known:
+            raise ValueError(f"--methods: expected some of {known}, got {name!r}")
+    try:
+        sparsities = [float(word) for word in _SPARSITIES.value]
+    except ValueError as error:
+        raise ValueError(f"--sparsities: expected numbers, got {error}") from None
+    if not sparsities or not all(0 <= each < 1 for each in sparsities):
+        raise ValueError(
+            f"--sparsities: expected numbers from 0 on and below 1, got {sparsities}"
+        )
+    folder = config.to_path("folder of a run", words[0])
+    if not (folder / "config.json").exists():
+        raise ValueError(
+            f"{folder}: expected a run directory of experiments/train.py, got a path "
+            "without config.json"
+        )
+    return folder, sparsities
+
+
+if __name__ == "__main__":
+    command_line.run(main, words="the folder of a run")
