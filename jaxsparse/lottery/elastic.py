@@ -83,7 +83,7 @@ def change_depth(
 
     References:
       Chen, Cheng, Wang, Gan, Liu, Wang. The Elastic Lottery Ticket Hypothesis. 2021.
-      arXiv:2103.16547, section 3: masks and the weights that tickets are rewound to.
+      arXiv:2103.16547: masks and the weights that tickets are rewound to.
 
     Deviations:
       The authors list the blocks of each transfer by hand. Where one number of blocks

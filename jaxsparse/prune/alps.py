@@ -99,15 +99,14 @@ def alps(
     Deviations:
       The paper compares all weights of a layer; that is not the default, so that
       `alps`, `obs` and `wanda` keep the same numbers of weights. As in the authors'
-      code, not in the paper, the first penalty 0.1 is divided by 5, and ADMM begins
+      code, the first penalty 0.1 is divided by 5, and ADMM begins
       anew, until it changes 0.5 % of the support, down to a penalty of 1e-5. The
       authors prune the layers of a transformer block together; here each layer has
       inputs of its own.
 
     References:
       Meng, Behdin, Wang, Mazumder. ALPS: Improved Optimization for Highly Sparse
-      One-Shot Pruning for Large Language Models. 2024. arXiv:2406.07831, algorithms 1
-      and 2.
+      One-Shot Pruning for Large Language Models. 2024. arXiv:2406.07831.
     """
     plan = layerwise.plan(params, sparsity, layers, function="alps")
     group = layerwise.group_size(plan.layers.structure, function="alps")
