@@ -15,16 +15,6 @@ from experiments.benchmarks.saved_page import JOIN, Numbers
 from experiments.benchmarks.timing import Table
 
 TITLE = "Summary"
-NOTE = "Medians, with the range of the repetitions; the median is compared."
-# Measured once each, on 2 cores of an x86-64 CPU with JAX 0.10.
-TRIED = (
-    "Tried on CPUs and not kept: counting several thresholds in one pass over the "
-    "scores, since 3 take 1.9 times as long as one and 15 take 7 times as long; "
-    "interpolating between bisections without a sample of the scores, which takes 9 to "
-    "20 passes; while loops in place of the conditionals around mask updates, which "
-    "have no reverse-mode derivatives; caching only programs that take long to "
-    "compile, which makes no process faster."
-)
 SIGNS = {"<": operator.lt, "<=": operator.le, ">=": operator.ge}
 
 
@@ -190,7 +180,7 @@ def summarize(
         elif aim.benchmark in skipped:
             reason = f"not measured: only with --only={aim.benchmark}"
             lines.append((aim.row, "", aim.limit, reason))
-    note = f"{NOTE} {TRIED}"
+    note = "Medians, with the range of the repetitions; the median is compared."
     return Table(TITLE, ("", "value", "aim", "result"), lines, note, data)
 
 
