@@ -12,6 +12,8 @@ PARAGRAPH = re.compile(
 )
 # Numbers of the pages whose numbers are no means over seeds.
 SPEEDS = {
+    "benchmark-cpu-aims.md": ("4.69", "8.54", "0.646", "1.466", "53.3", "262", "0.955"),
+    "benchmark-cpu-before.md": ("6.20", "8.56", "261", "758", "1.34"),
     "benchmark-cpu.md": ("1,806", "824", "3.90", "6.19", "158", "2,153"),
     "compaction-cpu.md": ("3.85", "1.01"),
     "inference-cpu.md": (
