@@ -16,8 +16,8 @@ dense network, rewound to initialization they do not.
 - `aligned_0`: the masks of `plain` with their units in another order, on the same
   initial weights. In that order, the activations of `dense` are most like those of
   `other`, both at the end of training.
-- `unaligned_150` and `aligned_150`: the masks of `plain` and those of `aligned_0`, on the
-  weights that `other` has at step 150, trained for the remaining steps.
+- `unaligned_150` and `aligned_150`: the masks of `plain` and those of `aligned_0`, on
+  the weights that `other` has at step 150, trained for the remaining steps.
 
 Scale `quick` trains 30 steps with 2 seeds. The other scales have no runs.
 """

@@ -158,9 +158,9 @@ WARM_START = Section(
             None,
             valid.optional(valid.one_of("activations", "weights")),
             "How units of the masks of `warm_start.masks_run` are permuted: so that "
-            "`activations` or `weights` of its final dense network, `train/last`, match "
-            "those of `warm_start.run`. BatchNorm statistics do not count as weights. "
-            "None does not permute them.",
+            "`activations` or `weights` of its final dense network, `train/last`, "
+            "match those of `warm_start.run`. BatchNorm statistics do not count as "
+            "weights. None does not permute them.",
         ),
         "align_examples": Field(
             1000,
