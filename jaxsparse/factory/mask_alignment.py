@@ -36,7 +36,8 @@ def load_dense(run: TrainedRun) -> tuple[Any, Any]:
     Raises:
       ValueError: if the run has no such network, or its masks are not all True.
     """
-    state = load_state(run, DENSE)
+    with config_context(FIELD):
+        state = load_state(run, DENSE)
     masks = multihost.to_local(transforms.get_masks(state.opt_state))
     active, size = masks_lib.num_active(masks), masks_lib.size(masks)
     if active < size:
