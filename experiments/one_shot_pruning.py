@@ -1,4 +1,4 @@
-"""Prunes the trained networks of a run without training afterwards, and tests them."""
+"""Prunes the trained networks of a run without training afterward, and tests them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
