@@ -6,7 +6,8 @@
 RUNDIR is a run directory of train.py, such as one of `configs/dense_mnist.py`. The
 methods are:
 
-    magnitude  the smallest weights of each layer go
+    magnitude  removes the weights of smallest magnitude, of each output or each layer
+               (`--compete`)
     wanda      weights times the norms of their inputs (`prune.wanda`)
     obs        SparseGPT, which also updates the other weights (`prune.obs`)
     alps       ADMM and conjugate gradients, which also update them (`prune.alps`)

@@ -41,7 +41,7 @@ def largest(matrix: Array, half: int, group: int) -> Array:
 
 
 def reference(weights: Array, given: Array, group: int) -> tuple[Array, Array]:
-    """Algorithm 1 with matrix inverses, then least squares for each output."""
+    """ADMM with matrix inverses, then least squares for each output."""
     half = len(weights) // 2
     hessian = given.T @ given
     hessian += 0.01 * np.mean(np.diag(hessian)) * np.eye(len(hessian))

@@ -62,7 +62,8 @@ def alps(
     Layers are pruned in the order in which they are computed, with the inputs that the
     layers before them have after pruning. The support is not optimal in general: of
     independent inputs of one size, for which magnitude pruning is, some weights differ.
-    A layer whose inputs are all zero is pruned like one of such inputs.
+    A layer whose inputs are all zero is pruned as if its inputs were independent and of
+    equal size.
 
     Args:
       apply: called as `apply(params, *inputs)`, in inference mode.

@@ -81,6 +81,8 @@ def dynadiag(
       window count as inputs; the authors have dense layers only. The first gradient is
       taken at the network's initial weights, later ones at weights times the factor.
       Computation is dense: the authors' kernels for diagonals on GPUs are not included.
+      Weight decay and clipping within `inner` act on the importances too, unless they
+      are masked there.
 
     References:
       Tyagi, Iyer, Renninger, Kanan, Zhu. Dynamic Sparse Training of Diagonally Sparse

@@ -1,4 +1,4 @@
-"""NeurRev: mask updates also drop negative weights that no longer change."""
+"""NeurRev: mask updates also drop negative weights that hardly change."""
 
 import dataclasses
 from typing import Any
@@ -73,13 +73,15 @@ def neurrev(
     updates: DropGrowOptions | NeurRevOptions | None = None,
     key: RandomKey | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Awakens neurons by dropping negative weights that no longer change: NeurRev.
+    r"""Lets neurons of output zero train again by dropping negative weights: NeurRev.
 
     A neuron whose input is negative for all examples outputs zero after a ReLU. It then
-    has no gradient, and the weights into it no longer change. Negative weights among
-    them keep it so. A mask update of a layer with :math:`n` active weights
+    has no gradient, and without momentum and weight decay the weights into it no longer
+    change. Negative ones among them keep its input negative if the outputs of the layer
+    before are at least 0, as after another ReLU. A mask update of a layer with
+    :math:`n` active weights
 
-    1. drops the :math:`\lfloor \alpha_t n \rfloor` smallest weights;
+    1. drops the :math:`\lfloor \alpha_t n \rfloor` weights of smallest magnitude;
     2. grows as many and :math:`\lfloor p_t n \rfloor` more, from the weights outside;
     3. drops the :math:`\lfloor p_t n \rfloor` weights of least
        :math:`|\theta - \theta'|` among the negative ones that survived step 1, where

@@ -41,14 +41,14 @@ def cyclic_sparsities(
       cycle_part: the part of the time until `end` in which there are cycles, in [0, 1].
 
     Returns:
-      Exact fractions, one for each step in `update_steps`; the last one is `final`.
+      Fractions, one for each step in `update_steps`; the last one is `final`.
 
     Raises:
       ValueError: if an argument is out of range.
 
     Examples:
-      >>> calendar = UpdateSchedule(begin=10, every=10, end=80, include_end=True)
-      >>> table = cyclic_sparsities(calendar, final=0.75, cycles=1, cycle_part=0.5)
+      >>> schedule = UpdateSchedule(begin=10, every=10, end=80, include_end=True)
+      >>> table = cyclic_sparsities(schedule, final=0.75, cycles=1, cycle_part=0.5)
       >>> [round(float(sparsity), 3) for sparsity in table]
       [0.5, 0.25, 0.5, 0.75, 0.75, 0.75, 0.75, 0.75]
       >>> tx = transforms.straight_through(  # a method that accepts a table
