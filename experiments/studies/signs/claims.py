@@ -19,6 +19,7 @@ import numpy as np
 from experiments.studies import effects
 from experiments.studies.claims import Claim, Found, Premise, entries
 from experiments.studies.effects import Effect, spread
+from experiments.studies.signs import variants
 
 GAP = 0.5  # points that signs and magnitudes must add, so that they can be divided
 HALF = 0.5  # part of the gap above which something carries most of it
@@ -95,7 +96,8 @@ def _room(run: str) -> Premise:
         (ticket,), (other,) = (accuracies(found, n, "ticket") for n in ("k_150", run))
         return effects.above(ticket - other, GAP)
 
-    return Premise(f"tickets more than {GAP} points above {run}", evaluate)
+    name = f"tickets more than {GAP} points above {variants.label(run)}"
+    return Premise(name, evaluate)
 
 
 def _aligned(share: float) -> Callable[[Found], Effect]:
