@@ -137,10 +137,10 @@ def test_masks_are_aligned_replicate_by_replicate(
     assert changed == 2
 
 
-@pytest.mark.parametrize("how", ["activations", "weights"])
-def test_permuted_units_are_found_again(studies: Path, how: str) -> None:
+def test_permuted_units_are_found_again(studies: Path) -> None:
     """The final network of the ticket is the other one with units in another order."""
-    c = tiny.config(UNALIGNED | {"warm_start.align": how})
+    # Not by activations: units that are dead are all alike.
+    c = tiny.config(UNALIGNED | {"warm_start.align": "weights"})
     run = opened(studies / "dense")
     theirs = {"params": state(studies / "dense", "train/last").params}
     ticket = ticket_of(studies / "lth")
