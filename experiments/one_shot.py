@@ -3,10 +3,12 @@
     python experiments/one_shot.py RUNDIR --data_dir=DIR
     python experiments/one_shot.py RUNDIR --methods=wanda,alps --sparsities=0.6,0.8
 
-RUNDIR is a run directory of train.py, such as one of `configs/dense_mnist.py`. The
-methods are:
+RUNDIR is a run directory of train.py, such as one of `configs/dense_mnist.py`. Its
+dense network is pruned: that at the end of training, or that of level 0 of a
+lottery-ticket run. A network that is already sparse is refused. The methods are:
 
-    magnitude  the smallest weights of each layer go
+    magnitude  removes the weights of smallest magnitude, of each output or each layer
+               (`--compete`)
     wanda      weights times the norms of their inputs (`prune.wanda`)
     obs        SparseGPT, which also updates the other weights (`prune.obs`)
     alps       ADMM and conjugate gradients, which also update them (`prune.alps`)
@@ -38,9 +40,6 @@ _SPARSITIES = flags.DEFINE_list(
 _EXAMPLES = flags.DEFINE_integer(
     "examples", 1000, "training examples for the inputs of layers", lower_bound=1
 )
-_LEVEL = flags.DEFINE_integer(
-    "level", 0, "level of iterative pruning; 0 is the dense network", lower_bound=0
-)
 _COMPETE = flags.DEFINE_enum(
     "compete", "output", ["output", "layer"], "weights that compete with each other"
 )
@@ -61,15 +60,14 @@ def main(argv: Sequence[str]) -> None:
     # Imported here, so that errors in a command are found before JAX is imported.
     from experiments import one_shot_pruning
     from experiments.studies.effects import spread
-    from jaxsparse import factory, prune, select, stages, tree
+    from jaxsparse import factory, prune, select, tree
 
     try:
         run = factory.open_run(folder, data_dir=data_dir or None)
         names = set(tree.names(run.network.masks))
-        end = stages.level_end(_LEVEL.value, levels=run.config.lottery.levels)
         found = one_shot_pruning.measure(
             run,
-            factory.load_state(run, end),
+            one_shot_pruning.load_dense(run),
             sparsities,
             methods=_METHODS.value,
             examples=_EXAMPLES.value,
@@ -89,7 +87,7 @@ def main(argv: Sequence[str]) -> None:
                 f"{name:<10} {sparsity:>8g} {spread(accuracy, 2):>16} "
                 f"{spread(loss, 4):>16}"
             )
-    print(f"n = {len(accuracy)} replicates of {folder}")
+    print(f"n = {run.config.replicates} replicates of {folder}")
 
 
 def _arguments(words: Sequence[str]) -> tuple[Path, list[float]]:
@@ -99,9 +97,8 @@ def _arguments(words: Sequence[str]) -> tuple[Path, list[float]]:
             f"expected one run directory, got {len(words)}; give the folder of a run"
         )
     known = _METHODS.default
-    for name in _METHODS.value:
-        if name not in known:
-            raise ValueError(f"--methods: expected some of {known}, got {name!r}")
+    if not _METHODS.value or not set(_METHODS.value) <= set(known):
+        raise ValueError(f"--methods: expected some of {known}, got {_METHODS.value}")
     try:
         sparsities = [float(word) for word in _SPARSITIES.value]
     except ValueError as error:

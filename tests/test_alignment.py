@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxsparse import coupling, masks, models
-from jaxsparse.coupling import Coupling
+from jaxsparse.coupling import Coupling, activations
 
 X = jnp.asarray(np.random.default_rng(9).normal(size=(2, 8, 8, 3)), jnp.float32)
 
@@ -115,6 +115,28 @@ def test_activations_are_matched_as_well_as_by_trying_all() -> None:
     assert tuple(found.permutations[0].tolist()) == max(sums, key=sums.__getitem__)
     ends = (np.trace(table) / 5, max(sums.values()) / 5)
     np.testing.assert_allclose(found.similarity, ends, atol=1e-5)
+
+
+def test_networks_are_traced_once() -> None:
+    traced = []
+
+    def apply(p: Any, x: Any) -> Any:
+        traced.append(x.shape)
+        return jax.nn.relu(x @ p["a"]) @ p["b"]
+
+    draw = np.random.default_rng(6).normal
+    one, *others = (
+        {"a": jnp.asarray(draw(size=(3, 5))), "b": jnp.asarray(draw(size=(5, 2)))}
+        for _ in range(3)
+    )
+    x = jnp.asarray(draw(size=(40, 3)))
+    match = activations.make_align(apply, one, x)
+    found = [match(one, other, None).permutations[0].tolist() for other in others]
+    assert traced == [x.shape]
+    assert found[0] != found[1]
+    for other, order in zip(others, found, strict=True):
+        wanted = coupling.align_activations(apply, one, other, x)
+        assert wanted.permutations[0].tolist() == order
 
 
 def test_units_of_unlike_networks_are_assigned_as_well_as_by_trying_all() -> None:

@@ -101,6 +101,8 @@ MISTAKES = [
     ([ONE_SHOT], "expected one run directory, got 0"),
     ([ONE_SHOT, "/nowhere"], "/nowhere: expected a run directory of experiments/"),
     ([ONE_SHOT, "x", "--methods=alps,wnda"], "--methods: expected some of ['magnitude"),
+    ([ONE_SHOT, "x", "--methods="], "--methods: expected some of ['magnitude"),
+    ([ONE_SHOT, "x", "--sparsities="], "--sparsities: expected numbers from 0 on"),
     ([ONE_SHOT, "x", "--sparsities=0.5,1"], "--sparsities: expected numbers from 0 on"),
     ([ONE_SHOT, "x", "--sparsities=half"], "--sparsities: expected numbers, got could"),
     ([EXPORT, "x"], "--format: missing"),

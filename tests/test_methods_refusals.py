@@ -47,8 +47,8 @@ REFUSED: dict[str, tuple[Any, dict]] = {
     "begin_step: expected .*got -1": (t.rigl, END | {"begin_step": -1}),
     "gradient_weight: expected .*got -1": (t.mest, END | {"gradient_weight": -1.0}),
     "momentum: expected .*got 1.0": (t.snfs, END | {"momentum": 1.0}),
-    "awaken_fraction: expected .*got 1.5": (
-        *(t.neurrev, END | {"awaken_fraction": 1.5}),
+    "negative_drop_fraction: expected .*got 1.5": (
+        *(t.neurrev, END | {"negative_drop_fraction": 1.5}),
     ),
     "density_factor: expected .*got 0.5": (t.east, END | {"density_factor": 0.5}),
     "cycles: expected .*got -1": (t.east, END | {"cycles": -1}),
@@ -126,7 +126,8 @@ BY_SPARSITY = {
     t.straight_through: {},
     t.top_kast: {"backward_sparsity": 0.0},
 } | dict.fromkeys(
-    (t.sparse_evolution, t.rigl, t.mest, t.snfs, t.granet, t.east), {"end_step": 900}
+    (t.sparse_evolution, t.rigl, t.mest, t.snfs, t.granet, t.east, t.neurrev),
+    {"end_step": 900},
 )
 
 

@@ -124,6 +124,23 @@ def test_cyclic_sparsities(
     assert table[-1] == Fraction(9, 10)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "part", "words"),
+    [
+        ((2, 3, None), 0.4, "with an end, got end=None"),
+        ((2, 3, 10), 1.0, "step 10, or later, got mask updates up to step 8; set"),
+        ((2, 3, 10), 0.85, "step 8.5, or later, got mask updates up to step 8; set"),
+    ],
+)
+def test_cycles_end_at_a_mask_update(schedule: tuple, part: float, words: str) -> None:
+    made = update_schedules.UpdateSchedule(*schedule)
+    with pytest.raises(ValueError, match=f"^update_schedule: expected .*{words}"):
+        update_schedules.cyclic_sparsities(made, final=0.9, cycle_part=part)
+    if made.end:
+        found = update_schedules.cyclic_sparsities(made, final=0.9, cycle_part=0.8)
+        assert found[-1] == Fraction(9, 10)
+
+
 def test_drop_fractions() -> None:
     ends = update_schedules.make_update_schedule(
         begin_step=2, update_every=3, end_step=10

@@ -49,6 +49,24 @@ DEFAULTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "skip_update": True,
         },
     ),
+    "east": (
+        WHEN,
+        {
+            "distribution": "erk",
+            "drop_fraction": 0.5,
+            "drop_schedule": "cosine",
+            "skip_update": False,
+        },
+    ),
+    "neurrev": (
+        WHEN,
+        {
+            "distribution": "erk",
+            "drop_fraction": 0.3,
+            "drop_schedule": "cosine",
+            "skip_update": False,
+        },
+    ),
     "mest": (
         WHEN,
         {

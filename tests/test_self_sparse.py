@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers.structures import diagonal
 
 from jaxsparse import transforms as t
 
@@ -120,12 +121,7 @@ def test_continuous_sparsification_hardens() -> None:
 
 def diagonal_of(name: str) -> np.ndarray:
     """The number of the wrapped diagonal that each weight is on."""
-    inputs, outputs = SHAPES[name]
-    of_weights = np.zeros((inputs, outputs), int)
-    for i, o in np.ndindex(inputs, outputs):
-        wide = inputs <= outputs
-        of_weights[i, o] = (o - i) % outputs if wide else (i - o) % inputs
-    return of_weights
+    return diagonal(*np.indices(SHAPES[name]), *SHAPES[name])
 
 
 def test_dynadiag_trains_which_diagonals_are_kept() -> None:
@@ -348,6 +344,15 @@ WRONG = {
     ),
     "mask_penalty": lambda: t.continuous_sparsification(
         optax.sgd(1.0), end_step=9, mask_penalty=-1.0
+    ),
+    "start_temperature: expected at least end_temperature=0.5.*got 0.4": lambda: (
+        t.dynadiag(
+            *(optax.sgd(1.0),),
+            sparsity=0.5,
+            end_step=9,
+            start_temperature=0.4,
+            end_temperature=0.5,
+        )
     ),
     "end_temperature": lambda: t.dynadiag(
         optax.sgd(1.0), sparsity=0.5, end_step=9, end_temperature=0.0

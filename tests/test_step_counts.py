@@ -39,6 +39,7 @@ METHODS: dict[str, tuple[Any, dict[str, Any], tuple[str, ...]]] = {
         {"sparsity": 0.5, "step": 3},
         ("step",),
     ),
+    "dynadiag": (t.dynadiag, {"sparsity": 0.5, "end_step": 8}, ("end_step",)),
     "top_kast": (t.top_kast, TOP | {"update_every": 1}, ("update_every",)),
     "sr_ste": (t.sr_ste, {"n": 2, "m": 4, "update_every": 1}, ("update_every",)),
     "granet, stop": (t.granet, WHEN | {"stop_step": 9}, ("stop_step",)),

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import reference
-from helpers.structures import counts_of, each_structure, step
+from helpers.structures import counts_of, diagonal, each_structure, step
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from jax.sharding import AxisType
@@ -25,11 +25,6 @@ globally = jax.jit(select.top_k_global, static_argnames=("structure", "frozen"))
 wild = hypothesis.settings(deadline=None, max_examples=12)
 # One shape, on which every structure is compiled once.
 SHAPE = (2, 36, 6)
-
-
-def diagonal(i: int, o: int, inputs: int, outputs: int) -> int:
-    """Which wrapped diagonal the weight from one unit to another is on."""
-    return (o - i) % outputs if inputs <= outputs else (i - o) % inputs
 
 
 @functools.cache

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from helpers import flat_options, reference
+from helpers.structures import diagonal
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -141,14 +142,12 @@ def rows_of_matrices(structure: select.Structure, shape: tuple[int, ...]) -> lis
     size = math.prod(shape[1:-1]), shape[-1]
     for flat, (s, *space, i, o) in enumerate(np.ndindex(shape)):
         first = flat // shape[-1] % size[0]  # counts the inputs of all positions
-        wide = size[0] <= size[1]
-        shift = (o - first) % size[1] if wide else (first - o) % size[0]
         row, unit = {
             "n_of_m": ((s, *space, i // a, o), (i % a,)),
             "blocks": ((), (s, *space, i // a, o // b)),
             "channels": ((), (s, o)),
             "fan_in": ((s, o), (*space, i)),
-            "diagonals": ((s,), (shift,)),
+            "diagonals": ((s,), (diagonal(first, o, *size),)),
         }[kind]
         rows.setdefault(row, {}).setdefault(unit, []).append(flat)
     return [list(units.values()) for units in rows.values()]

@@ -1,12 +1,21 @@
-"""Type checkers understand the package: a correct script passes, a wrong one fails."""
+"""Type checkers understand the package, and the tests check the types of arguments."""
 
 import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import jax.numpy as jnp
+import jaxtyping
+import optax
 import pytest
+from helpers import type_checks
+from jaxtyping import Array, Float
+
+from jaxsparse import transforms
+from jaxsparse.transforms import update_schedules
 
 SCRIPT = """\
 import jax
@@ -72,3 +81,42 @@ def test_the_script_runs() -> None:
     scope: dict[str, object] = {}
     exec(SCRIPT, scope)
     assert scope["active"] == 8
+
+
+def test_arrays_of_another_rank_are_refused() -> None:
+    schedule = update_schedules.UpdateSchedule(0, 2, 9)
+    assert update_schedules.should_update(schedule, jnp.int32(2))
+    with pytest.raises(jaxtyping.TypeCheckError):
+        update_schedules.should_update(schedule, jnp.ones(2, jnp.int32))
+
+
+def test_leaves_of_another_type_are_refused() -> None:
+    params = {"kernel": jnp.ones((4, 4)), "bias": jnp.ones(4)}
+    tx = transforms.straight_through(optax.sgd(0.1), sparsity=0.5)
+    state = tx.init(params)
+    transforms.forward_params(params, state)
+    whole = params | {"bias": jnp.ones(4, jnp.int32)}
+    with pytest.raises(jaxtyping.TypeCheckError):
+        transforms.forward_params(whole, state)
+    with pytest.raises(jaxtyping.TypeCheckError):  # a nested function
+        tx.init(whole)
+
+
+def returns(given: str, returned: str) -> Callable[[Array], Array]:
+    """Makes a nested function that returns its argument, with these annotations."""
+
+    @jaxtyping.jaxtyped(typechecker=type_checks.check)
+    def same(x: Float[Array, given]) -> Float[Array, returned]:
+        return x
+
+    return same
+
+
+def test_nested_functions_are_checked_by_their_own_annotations() -> None:
+    vector, matrix = jnp.ones(3), jnp.ones((3, 3))
+    for _ in range(2):  # made anew, their checks are not
+        assert returns("n", "n")(vector) is vector
+        assert returns("n m", "n m")(matrix) is matrix
+        for given, returned in (("n m", "n m"), ("n", "n n")):
+            with pytest.raises(jaxtyping.TypeCheckError):
+                returns(given, returned)(vector)

@@ -219,6 +219,7 @@ CALLS = {
     "transforms.mest": method(transforms.mest, sparsity=0.5, **WHEN),
     "transforms.east": method(transforms.east, sparsity=0.5, **WHEN),
     "transforms.neurrev": method(transforms.neurrev, sparsity=0.5, **WHEN),
+    "transforms.dynadiag": method(transforms.dynadiag, sparsity=0.5, end_step=9),
     "transforms.snfs": method(transforms.snfs, sparsity=0.5, **WHEN),
     "transforms.straight_through": method(transforms.straight_through, sparsity=0.5),
     "transforms.top_kast": method(
@@ -339,7 +340,15 @@ def test_a_wrong_argument_is_refused_by_its_name(
 SPARSE = {"sparsity": 0.5, "update_every": 2, "end_step": 9}
 KEYED = {
     name: functools.partial(getattr(transforms, name), INNER, **SPARSE)
-    for name in ("rigl", "sparse_evolution", "mest", "snfs", "granet", "east")
+    for name in (
+        "rigl",
+        "sparse_evolution",
+        "mest",
+        "snfs",
+        "granet",
+        "east",
+        "neurrev",
+    )
 }
 KEYED["sparsify"] = functools.partial(transforms.sparsify, INNER, masks.ones)
 

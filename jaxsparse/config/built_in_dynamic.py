@@ -66,7 +66,7 @@ register_method(
 register_method(
     "neurrev",
     f"{TRANSFORMS}neurrev",
-    arguments=(*STORED, *WHEN, *DROP, "skip_update", "grow", "awaken_fraction"),
+    arguments=(*STORED, *WHEN, *DROP, "skip_update", "grow", "negative_drop_fraction"),
     records=LAYERS | {"updates": f"{TRANSFORMS}NeurRevOptions"},
     reads=(*AROUND, *GROWTH),
     gradient="updates",

@@ -96,11 +96,27 @@ def align_activations(
       of the second paper, not in its equation; that code averages the statistics of
       batches, here there is one batch.
     """
+    return make_align(apply, params, *inputs)(reference, params, masks)
+
+
+def make_align(
+    apply: Callable[..., Any], params: Any, *inputs: Any
+) -> Callable[[Any, Any, Any], Aligned]:
+    """Makes a function that aligns pairs of networks, by programs that they share.
+
+    Args:
+      apply: called as `apply(params, *inputs)`, in inference mode.
+      params: parameters, or their shapes from `jax.eval_shape`.
+      *inputs: arguments of `apply`, such as a batch of training images.
+
+    Returns:
+      A function of the arguments `reference`, `params` and `masks` of
+      `align_activations`, which returns what that returns. It compiles when it is
+      first called.
+    """
     program = program_lib.trace(apply, params, *inputs)
     axes, labels = axis_rules.label(program)
     coupled = groups_of(program, axes, labels)
-    sides = [tree.named_leaves(side) for side in (reference, params)]
-    check_leaves(coupled, *sides, masks)
     places = _places(program, axes, labels, coupled.groups)
 
     @jax.jit
@@ -112,21 +128,27 @@ def align_activations(
             if place
         ]
 
-    with jax.default_matmul_precision("highest"):
-        each = iter(correlations(sides, inputs))
-    orders, before, after = [], [], []
-    for group, place in zip(coupled.groups, places, strict=True):
-        matrix = np.eye(group.num_units) if place is None else np.asarray(next(each))
-        _, order = linear_sum_assignment(matrix, maximize=True)
-        orders.append(order)
-        before.append(np.diagonal(matrix))
-        after.append(matrix[np.arange(len(order)), order])
-    return Aligned(
-        permute(coupled, params, orders),
-        None if masks is None else permute(coupled, masks, orders),
-        tuple(orders),
-        (_mean(before), _mean(after)),
-    )
+    def align(reference: Any, params: Any, masks: Any) -> Aligned:
+        sides = [tree.named_leaves(side) for side in (reference, params)]
+        check_leaves(coupled, *sides, masks)
+        with jax.default_matmul_precision("highest"):
+            each = iter(correlations(sides, inputs))
+        orders, before, after = [], [], []
+        for group, place in zip(coupled.groups, places, strict=True):
+            units = group.num_units
+            matrix = np.eye(units) if place is None else np.asarray(next(each))
+            _, order = linear_sum_assignment(matrix, maximize=True)
+            orders.append(order)
+            before.append(np.diagonal(matrix))
+            after.append(matrix[np.arange(units), order])
+        return Aligned(
+            permute(coupled, params, orders),
+            None if masks is None else permute(coupled, masks, orders),
+            tuple(orders),
+            (_mean(before), _mean(after)),
+        )
+
+    return align
 
 
 def _places(
@@ -186,9 +208,8 @@ def _activations(program: Program) -> list[int]:
 
 def _values(program: Program, leaves: dict[str, Array], inputs: Any) -> dict[int, Any]:
     """Computes all values of a forward function."""
-    values = dict(program.constants)
+    values = program_lib.given_values(program, inputs)
     values |= {number: leaves[name] for name, number in program.leaves.items()}
-    values |= zip(program.inputs, jax.tree.leaves(inputs), strict=True)
     for eqn in program.equations:
         results = program_lib.compute(eqn, [values[n] for n in eqn.inputs])
         values |= zip(eqn.outputs, results, strict=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.extend import core
@@ -94,6 +95,20 @@ def readers(program: Program) -> dict[int, list[Equation]]:
         for number in eqn.inputs:
             found.setdefault(number, []).append(eqn)
     return found
+
+
+def given_values(program: Program, inputs: Any) -> dict[int, Any]:
+    """Returns the values of a program that it neither computes nor has as parameters.
+
+    Args:
+      program: the program.
+      inputs: a tree with the leaves of all inputs, such as the tuple of them.
+
+    Returns:
+      Constants and leaves of the inputs, by number.
+    """
+    values = {n: jnp.asarray(value) for n, value in program.constants.items()}
+    return values | dict(zip(program.inputs, jax.tree.leaves(inputs), strict=True))
 
 
 def compute(eqn: Equation, given: Sequence[Any]) -> list[Any]:

@@ -23,7 +23,7 @@ from jaxsparse.factory.trained_run import (
     read_config,
 )
 from jaxsparse.factory.validate import check_names
-from jaxsparse.factory.warm_start import recorded_hashes
+from jaxsparse.factory.warm_start_hashes import recorded_hashes
 
 __all__ = (
     "SPARSE_INITS",

@@ -10,14 +10,18 @@ from ml_collections import ConfigDict
 
 from jaxsparse import masks as masks_lib
 from jaxsparse import multihost, replicates, transforms, tree
-from jaxsparse.data.data_pruning import score_files
-from jaxsparse.factory import dense_run, mask_alignment
-from jaxsparse.factory import pretraining as pretraining_lib
+from jaxsparse.factory import mask_alignment
 from jaxsparse.factory.durations import config_context
-from jaxsparse.factory.trained_run import TrainedRun, load_state, open_run
+from jaxsparse.factory.trained_run import (
+    TrainedRun,
+    load_state,
+    open_run,
+    open_without_data,
+    read_config,
+)
 from jaxsparse.factory.warm_start_checks import is_ticket_file
+from jaxsparse.factory.warm_start_hashes import recorded_hashes
 from jaxsparse.lottery import elastic, tickets
-from jaxsparse.runner import old_runs
 from jaxsparse.runner.task import TrainTask, dense_masks
 from jaxsparse.tost import ghost_skips
 from jaxsparse.training import checkpoints
@@ -39,78 +43,112 @@ def apply_warm_start(
 
     Returns:
       The network with its new start, and hashes for the record: "weights" and "masks"
-      of the arrays, and "checkpoints", by name, of the files that contain them or
-      select the training examples.
+      of the arrays, or "unaligned_masks" if they are aligned, and "checkpoints", by
+      name, of the files that contain them or select the training examples.
 
     Raises:
       ValueError: if the earlier run, checkpoint or file is missing or damaged, or
-        belongs to another network.
+        belongs to another network; or if a network to align by is not dense.
     """
     c, origin = config.warm_start, {}
     run = _open(c.run, config, workdir)
     if run is not None and c.weights:
         state = load_state(run, c.weights)
         found = _taken((state.params, state.batch_stats), config, "weights", run)
-        found = _to_depth(
-            found, lambda: network.initialize(jax.random.clone(seeds.init)), config
-        )
-        weights = _with_ghosts(
-            found, lambda: network.initialize(jax.random.clone(seeds.init)), "weights"
-        )
-        # The hash is that of the other run's arrays, before ghost skips are added.
+        # The hash is that of the other run's arrays, before blocks are repeated or
+        # dropped and ghost skips are added.
         origin["weights"] = checkpoints.digest(found)
+
+        def make() -> tuple[Any, Any]:
+            return network.initialize(jax.random.clone(seeds.init))
+
+        weights = _with_ghosts(_to_depth(found, make, config), make, "weights")
         start = network.start._replace(first_weights=lambda keys: weights)
         network = network._replace(start=start)
     if c.masks:
         if is_ticket_file(c.masks):
             masks = _from_files(c.masks, config, network, seeds)
         else:
-            ticket = _open(c.masks_run, config, workdir) or run
-            masks = _load_masks(ticket, run, config, network)
-        origin["masks"] = checkpoints.digest(masks)
+            ticket = _open(c.masks_run, config, workdir, data=False) or run
+            masks = _load_masks(ticket, config)
+            if c.align:
+                # Another device may round to other permutations. A run that has begun
+                # trains the masks of its own ticket files.
+                origin["unaligned_masks"] = checkpoints.digest(masks)
+                masks = _align(masks, ticket, run, config)
+            masks = _fit_masks(masks, config, network)
+        if not c.align:
+            origin["masks"] = checkpoints.digest(masks)
         network = network._replace(first_masks=lambda *start: masks)
     recorded = recorded_hashes(config, workdir)
     return network, origin | ({"checkpoints": recorded} if recorded else {})
 
 
-def _open(folder: str | None, config: ConfigDict, workdir: Path) -> TrainedRun | None:
-    """Opens another run, whose path is relative to the run directory; None if unset."""
+def _open(
+    folder: str | None, config: ConfigDict, workdir: Path, *, data: bool = True
+) -> TrainedRun | None:
+    """Opens another run; None if unset.
+
+    Args:
+      folder: its directory, relative to the run directory.
+      config: a validated config.
+      workdir: the run directory.
+      data: whether its dataset is loaded. If not, zeros take its place.
+    """
     if not folder:
         return None
-    return open_run((workdir / folder).resolve(), data_dir=config.data.dir)
+    path = (workdir / folder).resolve()
+    if data:
+        return open_run(path, data_dir=config.data.dir)
+    there = read_config(path)
+    there.data.dir = config.data.dir or there.data.dir
+    return open_without_data(path, there)
 
 
-def _load_masks(
-    ticket: TrainedRun, run: TrainedRun, config: ConfigDict, network: TrainTask
-) -> Masks:
-    """Loads the masks [r ...] of an earlier run, and fits them to this network.
+def _load_masks(ticket: TrainedRun, config: ConfigDict) -> Masks:
+    """Loads the masks [r ...] of an earlier run, without those of ghost skips.
 
     Args:
       ticket: the run of the masks.
-      run: the run of the weights, to which `warm_start.align` aligns the masks.
       config: a validated config; `warm_start.masks` names the checkpoint.
-      network: the network to train.
     """
     state = load_state(ticket, config.warm_start.masks)
     held = _taken(transforms.get_masks(state.opt_state), config, "masks", ticket)
-    held = ghost_skips.strip_ghosts(held)
-    if config.warm_start.align:
-        theirs, ours = (_solution(each, config) for each in (ticket, run))
-        held = mask_alignment.align(config, held, theirs, ours, run)
+    return ghost_skips.strip_ghosts(held)
+
+
+def _align(
+    held: Masks, ticket: TrainedRun, run: TrainedRun, config: ConfigDict
+) -> Masks:
+    """Aligns masks [r ...] to the run of the weights.
+
+    Args:
+      held: the masks.
+      ticket: the run of the masks.
+      run: the run of the weights.
+      config: a validated config with `warm_start.align`.
+    """
+    both = []
+    for each in (ticket, run):
+        found = _taken(mask_alignment.load_dense(each), config, "weights", each)
+        params, stats = map(ghost_skips.strip_ghosts, found)
+        both.append({"params": params} | ({"batch_stats": stats} if stats else {}))
+    return mask_alignment.align(config, held, *both, run)
+
+
+def _fit_masks(held: Masks, config: ConfigDict, network: TrainTask) -> Masks:
+    """Fits masks [r ...] of an earlier run to this network.
+
+    Args:
+      held: the masks.
+      config: a validated config.
+      network: the network to train.
+    """
     dense = dense_masks(network.masks, config.replicates)
     (held,) = _to_depth((held,), lambda: (dense,), config)
     masks = _of_layers(held, ghost_skips.strip_ghosts(dense))
     (masks,) = _with_ghosts((masks,), lambda: (dense,), "masks")
     return masks
-
-
-def _solution(run: TrainedRun, config: ConfigDict) -> dict[str, Any]:
-    """Loads the variables [r ...] of the final dense network of an earlier run."""
-    state = load_state(run, mask_alignment.DENSE)
-    params = transforms.forward_params(state.params, state.opt_state)
-    found = _taken((params, state.batch_stats), config, "weights", run)
-    params, stats = map(ghost_skips.strip_ghosts, found)
-    return {"params": params} | ({"batch_stats": stats} if stats else {})
 
 
 def _to_depth(
@@ -146,42 +184,6 @@ def _anywhere(tree: Any) -> Any:
       tree: arrays.
     """
     return jax.tree.map(jnp.asarray, multihost.to_host(tree))
-
-
-def recorded_hashes(config: ConfigDict, workdir: Path) -> dict[str, str | None]:
-    """Returns the hashes of the files that a run starts from.
-
-    These are checkpoints and the scores of examples. No checkpoint is opened: its hash
-    is in its metadata.
-
-    Args:
-      config: a validated config.
-      workdir: the run directory, to which other paths are relative.
-
-    Returns:
-      Hashes by name of the checkpoint or file; None for a missing one.
-    """
-    c = config.warm_start
-    of_masks = [c.masks] if c.masks and not is_ticket_file(c.masks) else []
-    ticket = c.masks_run or c.run
-    dense = [mask_alignment.DENSE] if c.align else []
-    found = _hashes(workdir, c.run, [c.weights, *dense] if c.weights else [])
-    for name, held in _hashes(workdir, ticket, [*of_masks, *dense]).items():
-        # Of the same name in two runs, that of the ticket gets the path of its run.
-        found[f"{c.masks_run}/{name}" if c.masks_run else name] = held
-    found = dict(sorted(found.items()))
-    found |= dense_run.recorded_hashes(config, workdir)
-    scores = pretraining_lib.score_file(config, workdir)
-    if scores is not None:
-        held = score_files.digest(scores) if scores.is_file() else None
-        found[config.pretraining.scores] = held
-    return found
-
-
-def _hashes(workdir: Path, folder: str | None, names: list[str]) -> dict[str, Any]:
-    """Returns the hashes of checkpoints of another run by name; None for missing."""
-    directory = (workdir / (folder or "")).resolve() / "checkpoints"
-    return {name: old_runs.recorded_hash(directory, name) for name in names}
 
 
 def _taken(tree: Any, config: ConfigDict, field: str, run: TrainedRun) -> Any:

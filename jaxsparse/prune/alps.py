@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from jaxsparse import arguments, fan_axes, tree
+from jaxsparse import arguments
 from jaxsparse.layer_options import LayerOptions
-from jaxsparse.prune import layer_inputs, layerwise
+from jaxsparse.prune import layerwise
 from jaxsparse.prune.layerwise import Pruned
 from jaxsparse.types import Params
 
@@ -62,7 +62,8 @@ def alps(
     Layers are pruned in the order in which they are computed, with the inputs that the
     layers before them have after pruning. The support is not optimal in general: of
     independent inputs of one size, for which magnitude pruning is, some weights differ.
-    A layer whose inputs are all zero is pruned like one of such inputs.
+    A layer whose inputs are all zero is pruned as if its inputs were independent and of
+    equal size.
 
     Args:
       apply: called as `apply(params, *inputs)`, in inference mode.
@@ -110,44 +111,26 @@ def alps(
     """
     plan = layerwise.plan(params, sparsity, layers, function="alps")
     group = layerwise.group_size(plan.layers.structure, function="alps")
-    found: dict[str, Array] = {}
 
-    def prune(name: str, leaf: Array, layer: Any, given: Array) -> Array:
-        if tree.matches(name, plan.layers.dense):
-            found[name] = jnp.ones(leaf.shape, bool)
-            return leaf
-        axes = plan.layers.axes[name]
-        hessian = layer_inputs.hessians(axes, name, leaf, layer, given, damping=damping)
-        matrices = fan_axes.to_matrices(axes, name, leaf)
-        size = hessian.shape[1]
-        columns = matrices.reshape(len(hessian), size, -1)
-        rivals = {0: columns.size, 1: size}.get(group, group)
-        weights, kept = _prune_layer(
-            *(hessian, columns, plan.counts[name] * rivals // columns.size),
-            rivals=rivals,
+    def solve(name: str, hessian: Array, columns: Array) -> tuple[Array, Array]:
+        size = {0: columns.size, 1: columns.shape[1]}.get(group, group)
+        return _prune_layer(
+            *(hessian, columns, plan.counts[name] * size // columns.size),
+            group_size=size,
             iterations=iterations,
             refinements=refinements,
         )
 
-        def back(matrix: Array) -> Array:
-            matrix = matrix.reshape(matrices.shape)
-            return fan_axes.from_matrices(axes, name, matrix, leaf.shape)
-
-        found[name] = back(kept)
-        return back(weights).astype(leaf.dtype)
-
-    pruned = layer_inputs.visit(apply, params, inputs, plan.masks, prune)
-    masks = tree.map_with_names(lambda name, _: found[name], plan.masks)
-    return Pruned(pruned, masks)
+    return layerwise.prune_layers(plan, solve, apply, params, inputs, damping=damping)
 
 
-@functools.partial(jax.jit, static_argnames="rivals")
+@functools.partial(jax.jit, static_argnames="group_size")
 def _prune_layer(
     hessian: Float[Array, "s d d"],
     weights: Float[Array, "s d o"],
     quota: Any,
     *,
-    rivals: int,
+    group_size: int,
     iterations: Any,
     refinements: Any,
 ) -> tuple[Float[Array, "s d o"], Bool[Array, "s d o"]]:
@@ -156,9 +139,9 @@ def _prune_layer(
     Args:
       hessian: Hessians of the layer's squared error.
       weights: trained weights, with an output in each column.
-      quota: number of weights to keep among `rivals`.
-      rivals: number of weights that compete: those of the layer, or consecutive ones of
-        an output.
+      quota: number of weights to keep in each group.
+      group_size: number of weights that compete: those of the layer, or consecutive
+        ones of an output.
       iterations: most iterations of ADMM.
       refinements: iterations of conjugate gradients.
 
@@ -167,14 +150,14 @@ def _prune_layer(
     """
 
     def largest(matrix: Array) -> Array:
-        turned = jnp.swapaxes(matrix, 1, 2)
-        rows = jnp.square(turned).reshape(-1, rivals)
+        by_output = jnp.swapaxes(matrix, 1, 2)
+        rows = jnp.square(by_output).reshape(-1, group_size)
         order = jnp.argsort(-rows, axis=1)
-        first = jnp.broadcast_to(jnp.arange(rivals)[None] < quota, rows.shape)
+        first = jnp.broadcast_to(jnp.arange(group_size)[None] < quota, rows.shape)
         kept = jnp.put_along_axis(first, order, first, axis=1, inplace=False)
-        return jnp.swapaxes(kept.reshape(turned.shape), 1, 2)
+        return jnp.swapaxes(kept.reshape(by_output.shape), 1, 2)
 
-    count = quota * (weights.size // rivals)
+    count = quota * (weights.size // group_size)
     with jax.default_matmul_precision("highest"):
         scale = jnp.sqrt(jnp.diagonal(hessian, axis1=1, axis2=2))[:, :, None]
         safe = jnp.where(scale > 0, scale, 1)
@@ -223,8 +206,8 @@ def _split(
     first = largest(trained)
 
     def solve(right: Array, penalty: Array) -> Array:
-        turned = jnp.swapaxes(vectors, 1, 2) @ right
-        return vectors @ (turned / (values[:, :, None] + penalty))
+        rotated = jnp.swapaxes(vectors, 1, 2) @ right
+        return vectors @ (rotated / (values[:, :, None] + penalty))
 
     def step(now: _Splitting) -> _Splitting:
         dense = solve(target + now.penalty * (now.sparse - now.dual), now.penalty)
@@ -271,20 +254,22 @@ def _refine(
     """Solves H W = target on the support by conjugate gradients, for each output."""
 
     def step(_: Any, now: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        weights, rest, way = now
-        steep = jnp.sum(jnp.square(rest), 1, keepdims=True)
-        ahead = hessian @ way
-        length = _ratio(steep, jnp.sum(way * ahead, 1, keepdims=True))
-        weights = weights + length * way
-        rest = jnp.where(kept, rest - length * ahead, 0)
-        turn = _ratio(jnp.sum(jnp.square(rest), 1, keepdims=True), steep)
-        return weights, rest, rest + turn * way
+        weights, residual, direction = now
+        squares = jnp.sum(jnp.square(residual), 1, keepdims=True)
+        product = hessian @ direction
+        curvature = jnp.sum(direction * product, 1, keepdims=True)
+        step_size = _ratio(squares, curvature)
+        weights = weights + step_size * direction
+        residual = jnp.where(kept, residual - step_size * product, 0)
+        factor = _ratio(jnp.sum(jnp.square(residual), 1, keepdims=True), squares)
+        return weights, residual, residual + factor * direction
 
     weights = jnp.where(kept, start, 0)
-    rest = jnp.where(kept, target - hessian @ weights, 0)
-    return lax.fori_loop(0, iterations, step, (weights, rest, rest))[0]
+    residual = jnp.where(kept, target - hessian @ weights, 0)
+    return lax.fori_loop(0, iterations, step, (weights, residual, residual))[0]
 
 
-def _ratio(above: Array, below: Array) -> Array:
+def _ratio(numerator: Array, denominator: Array) -> Array:
     """Divides; 0 where there is nothing left to improve."""
-    return jnp.where(below > 0, above / jnp.where(below > 0, below, 1), 0)
+    positive = denominator > 0
+    return jnp.where(positive, numerator / jnp.where(positive, denominator, 1), 0)

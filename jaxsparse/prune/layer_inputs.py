@@ -57,8 +57,7 @@ def visit(
     with jax.default_matmul_precision("highest"):
         program = program_lib.trace(apply, params, *inputs)
     leaves, uses = tree.named_leaves(params), dict.fromkeys(tree.names(masks), 0)
-    values = {n: jnp.asarray(value) for n, value in program.constants.items()}
-    values |= zip(program.inputs, jax.tree.leaves(inputs), strict=True)
+    values = program_lib.given_values(program, inputs)
     # Of weights that are moved, how and from which leaf: leaves change on the way.
     moved: dict[int, tuple[str, Callable[[Array], Any]]] = {
         number: (name, lambda leaf: leaf) for name, number in program.leaves.items()

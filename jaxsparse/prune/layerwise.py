@@ -1,11 +1,16 @@
-"""How many weights each layer keeps, for methods that prune layer by layer."""
+"""What methods share that prune layer by layer: counts of weights, and Hessians."""
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array
 
 from jaxsparse import distributions, fan_axes, layer_options, select, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.layer_options import LayerOptions
+from jaxsparse.prune import layer_inputs
 from jaxsparse.types import Masks, Params
 
 
@@ -91,3 +96,54 @@ def group_size(structure: select.Structure | None, *, function: str) -> int:
             f"{structure}"
         )
     return group
+
+
+def prune_layers(
+    plan: Plan,
+    solve: Callable[[str, Array, Array], tuple[Array, Array]],
+    apply: Callable[..., Any],
+    params: Params,
+    inputs: tuple[Any, ...],
+    *,
+    damping: float,
+) -> Pruned:
+    r"""Prunes one layer after the other, by the Hessians of their inputs.
+
+    The inputs of a layer are those that it has after the layers before it are pruned.
+
+    Args:
+      plan: what to prune.
+      solve: called as `solve(name, hessian, weights)` with the Hessians
+        [stack fan_in fan_in] and the weights [stack fan_in outputs] of a leaf; returns
+        new weights, zero where pruned, and the mask of those that remain.
+      apply: called as `apply(params, *inputs)`, in inference mode.
+      params: trained parameters.
+      inputs: arguments of `apply`.
+      damping: what is added to the diagonal of Hessians, as a fraction of its mean.
+
+    Returns:
+      The pruned network.
+
+    Raises:
+      ValueError: if a leaf is used by no layer or by more than one, or there are no
+        examples.
+    """
+    found: dict[str, Array] = {}
+
+    def prune(name: str, leaf: Array, layer: Any, given: Array) -> Array:
+        if tree.matches(name, plan.layers.dense):
+            found[name] = jnp.ones(leaf.shape, bool)
+            return leaf
+        axes = plan.layers.axes[name]
+        hessian = layer_inputs.hessians(axes, name, leaf, layer, given, damping=damping)
+        matrices = fan_axes.to_matrices(axes, name, leaf)
+        columns = matrices.reshape(*hessian.shape[:2], -1)
+        weights, found[name] = (
+            fan_axes.from_matrices(axes, name, each.reshape(matrices.shape), leaf.shape)
+            for each in solve(name, hessian, columns)
+        )
+        return weights.astype(leaf.dtype)
+
+    pruned = layer_inputs.visit(apply, params, inputs, plan.masks, prune)
+    masks = tree.map_with_names(lambda name, _: found[name], plan.masks)
+    return Pruned(pruned, masks)

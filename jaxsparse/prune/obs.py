@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from jaxsparse import arguments, fan_axes, tree
+from jaxsparse import arguments
 from jaxsparse.layer_options import LayerOptions
-from jaxsparse.prune import layer_inputs, layerwise
+from jaxsparse.prune import layerwise
 from jaxsparse.prune.layerwise import Pruned
 from jaxsparse.types import Params
 
@@ -91,32 +91,17 @@ def obs(
     """
     plan = layerwise.plan(params, sparsity, layers, function="obs")
     group = layerwise.group_size(plan.layers.structure, function="obs")
-    found: dict[str, Array] = {}
 
-    def prune(name: str, leaf: Array, layer: Any, given: Array) -> Array:
-        if tree.matches(name, plan.layers.dense):
-            found[name] = jnp.ones(leaf.shape, bool)
-            return leaf
-        axes = plan.layers.axes[name]
-        hessian = layer_inputs.hessians(axes, name, leaf, layer, given, damping=damping)
-        matrices = fan_axes.to_matrices(axes, name, leaf)
-        rows = jnp.moveaxis(matrices, -1, 1).reshape(len(hessian), -1, hessian.shape[1])
+    def solve(name: str, hessian: Array, columns: Array) -> tuple[Array, Array]:
         weights, kept = _prune_rows(
-            *(rows, _factor(name, hessian, damping), plan.counts[name]),
+            *(jnp.swapaxes(columns, 1, 2), _factor(name, hessian, damping)),
+            plan.counts[name],
             block_size=group if group > 1 else block_size,
             by_row=group > 0,
         )
+        return jnp.swapaxes(weights, 1, 2), jnp.swapaxes(kept, 1, 2)
 
-        def back(matrix: Array) -> Array:
-            turned = jnp.moveaxis(matrix, 1, -1).reshape(matrices.shape)
-            return fan_axes.from_matrices(axes, name, turned, leaf.shape)
-
-        found[name] = back(kept)
-        return back(weights).astype(leaf.dtype)
-
-    pruned = layer_inputs.visit(apply, params, inputs, plan.masks, prune)
-    masks = tree.map_with_names(lambda name, _: found[name], plan.masks)
-    return Pruned(pruned, masks)
+    return layerwise.prune_layers(plan, solve, apply, params, inputs, damping=damping)
 
 
 def _factor(
@@ -166,8 +151,8 @@ def _prune_rows(
       The updated weights, zero where pruned, and the mask of those that remain.
     """
     size = weights.shape[-1]
-    rivals = weights.shape[0] * weights.shape[1]
-    each = count // rivals if by_row else count
+    num_groups = weights.shape[0] * weights.shape[1] if by_row else 1
+    each = count // num_groups
     kept = []
     for start in range(0, size, block_size):
         stop = min(start + block_size, size)
@@ -190,8 +175,8 @@ def _prune_block(
         jnp.diagonal(upper, axis1=1, axis2=2), start, size, axis=1
     )
     harm = jnp.square(block / pivots[:, None, :])
-    rivals = harm.reshape(-1, size) if by_row else harm.reshape(1, -1)
-    rank = jnp.argsort(jnp.argsort(-rivals, axis=1), axis=1)
+    groups = harm.reshape(-1, size) if by_row else harm.reshape(1, -1)
+    rank = jnp.argsort(jnp.argsort(-groups, axis=1), axis=1)
     stays = (rank < quota).reshape(block.shape)
 
     def step(i: Array, weights: Array) -> Array:

@@ -15,6 +15,7 @@ from jaxsparse.reports.records import RunRecords
 DENSE = "dense"
 LOTTERY = "lottery tickets"
 _DISTRIBUTIONS = {"er": "ER", "erk": "ERK"}
+_DEPTHS = {"append": "blocks appended", "interpolate": "blocks interpolated"}
 # Common with several distributions, so the label always contains the distribution.
 _WITH_DISTRIBUTION = ("random", "RigL")
 # Field of the config, its usual value, and the text for another value.
@@ -122,8 +123,7 @@ def _other_run(run: RunRecords, checkpoint: str, *, masks: bool = False) -> str:
     """Names a checkpoint of the run from which this one took weights or masks."""
     start = settings.section(run, "warm_start")
     folder = (masks and start.get("masks_run")) or start.get("run") or ""
-    depth = f", {start['depth']}" if start.get("depth") else ""
-    return f"{folder.rstrip('/').rpartition('/')[2]} {checkpoint}{depth}".strip()
+    return f"{folder.rstrip('/').rpartition('/')[2]} {checkpoint}".strip()
 
 
 def _techniques(run: RunRecords) -> list[str]:
@@ -138,9 +138,11 @@ def _techniques(run: RunRecords) -> list[str]:
     name = settings.section(run, "sparse").get("reparameterization")
     if name:
         found.append(settings.label(run, "reparameterization", name))
-    weights = settings.section(run, "warm_start").get("weights")
-    if weights:
-        found.append(f"weights of {_other_run(run, weights)}")
+    start = settings.section(run, "warm_start")
+    if start.get("weights"):
+        found.append(f"weights of {_other_run(run, start['weights'])}")
+    if start.get("depth"):
+        found.append(_DEPTHS.get(start["depth"], start["depth"]))
     return [*found, *used(_OTHERS)]
 
 

@@ -176,9 +176,10 @@ def diagonals() -> Structure:
 
     A matrix of m inputs and n outputs has max(m, n) diagonals of min(m, n) weights,
     which wrap around at the longer side, so that each weight is on one. They are kept
-    or removed as a whole. Each kept one leads from different inputs to different
-    outputs, and together they have the same number of weights at every unit of the
-    shorter side. In a convolution, each position of the window is a set of inputs.
+    or removed as a whole. Each has one weight at every unit of the shorter side, and at
+    most one at every unit of the longer side. All units of the shorter side thus keep
+    the same number of weights. In a convolution, each position of the window is a set
+    of inputs.
 
     Returns:
       The structure.

@@ -55,8 +55,8 @@ def dynadiag(
         number of diagonals of a layer is the nearest to it.
       end_step: number of updates :math:`t_1` after which the masks are fixed, at least
         1.
-      start_temperature: :math:`T_0`, finite and above 0.
-      end_temperature: :math:`T_1`, finite and above 0.
+      start_temperature: :math:`T_0`, finite and at least `end_temperature`.
+      end_temperature: :math:`T_1`, finite and at least 1e-6.
       layers: which leaves have masks, and how the sparsity is divided among them; the
         distribution is "uniform" by default and cannot be "global". `structure` must be
         None, since it is always `select.diagonals()`; `min_layer_density` and
@@ -81,6 +81,8 @@ def dynadiag(
       window count as inputs; the authors have dense layers only. The first gradient is
       taken at the network's initial weights, later ones at weights times the factor.
       Computation is dense: the authors' kernels for diagonals on GPUs are not included.
+      Weight decay and clipping within `inner` act on the importances too, unless they
+      are masked there.
 
     References:
       Tyagi, Iyer, Renninger, Kanan, Zhu. Dynamic Sparse Training of Diagonally Sparse
@@ -88,6 +90,13 @@ def dynadiag(
       authors' code for MLPs.
     """
     end_step = update_schedules.check_steps(end_step, field="end_step", minimum=1)
+    rises = start_temperature < end_temperature
+    # With `optax.inject_hyperparams`, temperatures are traced.
+    if not isinstance(rises, jax.core.Tracer) and rises:
+        raise ValueError(
+            f"start_temperature: expected at least end_temperature={end_temperature}, "
+            f"since the temperature falls, got {start_temperature}"
+        )
     layers = layer_options.resolve(
         layers,
         function="dynadiag",

@@ -79,7 +79,7 @@ def east(
     `update_schedules.cyclic_sparsities`. With :math:`n_t` weights in a layer at a mask
     update, of which :math:`a` are active, the update
 
-    1. keeps the :math:`k = \min(a, n_t)` largest active weights of the layer during the
+    1. keeps the :math:`k = \min(a, n_t)` active weights of largest magnitude during the
        cycles, and :math:`k - \lfloor \alpha_t k \rfloor` after them;
     2. grows weights of largest gradient until there are :math:`n_t`.
 

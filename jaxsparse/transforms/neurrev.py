@@ -1,4 +1,4 @@
-"""NeurRev: mask updates also drop negative weights that no longer change."""
+"""NeurRev: mask updates also drop negative weights that hardly change."""
 
 import dataclasses
 from typing import Any
@@ -34,8 +34,8 @@ class NeurRevOptions(DropGrowOptions):
     `DropGrowOptions` explains the options that are not listed here.
 
     Attributes:
-      awaken_fraction: fraction of each layer's active weights that a mask update drops
-        because they are negative and have changed least, in addition to
+      negative_drop_fraction: fraction of each layer's active weights that a mask update
+        drops because they are negative and have changed least, in addition to
         `drop_fraction`, in [0, 1]; the count is rounded down, and the fraction changes
         over training like that one.
       grow: which weights grow, as in `RigLOptions`.
@@ -45,7 +45,7 @@ class NeurRevOptions(DropGrowOptions):
       TypeError: if a value has a wrong type.
     """
 
-    awaken_fraction: float = 0.1
+    negative_drop_fraction: float = 0.1
     grow: str = "gradient"
 
     def __post_init__(self) -> None:
@@ -53,7 +53,7 @@ class NeurRevOptions(DropGrowOptions):
         super().__post_init__()
         arguments.check_fields(
             self,
-            awaken_fraction=arguments.number(0, 1),
+            negative_drop_fraction=arguments.number(0, 1),
             grow=arguments.one_of(grow.GROWTH),
         )
 
@@ -73,13 +73,15 @@ def neurrev(
     updates: DropGrowOptions | NeurRevOptions | None = None,
     key: RandomKey | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Awakens neurons by dropping negative weights that no longer change: NeurRev.
+    r"""Lets neurons of output zero train again by dropping negative weights: NeurRev.
 
     A neuron whose input is negative for all examples outputs zero after a ReLU. It then
-    has no gradient, and the weights into it no longer change. Negative weights among
-    them keep it so. A mask update of a layer with :math:`n` active weights
+    has no gradient, and without momentum and weight decay the weights into it no longer
+    change. Negative ones among them keep its input negative if the outputs of the layer
+    before are at least 0, as after another ReLU. A mask update of a layer with
+    :math:`n` active weights
 
-    1. drops the :math:`\lfloor \alpha_t n \rfloor` smallest weights;
+    1. drops the :math:`\lfloor \alpha_t n \rfloor` weights of smallest magnitude;
     2. grows as many and :math:`\lfloor p_t n \rfloor` more, from the weights outside;
     3. drops the :math:`\lfloor p_t n \rfloor` weights of least
        :math:`|\theta - \theta'|` among the negative ones that survived step 1, where
@@ -111,7 +113,7 @@ def neurrev(
       ValueError: if an argument is out of range or does not fit the network.
 
     Examples:
-      >>> updates = transforms.NeurRevOptions(awaken_fraction=0.05, grow="random")
+      >>> updates = transforms.NeurRevOptions(negative_drop_fraction=0.05)
       >>> tx = neurrev(optax.sgd(0.1), sparsity=0.9, end_step=75_000, updates=updates)
 
     Deviations:
@@ -148,8 +150,10 @@ def neurrev(
         layers=layers,
         updates=updates,
     )
-    awakes = update_schedules.drop_fractions(
-        schedule, fraction=updates.awaken_fraction, schedule=updates.drop_schedule
+    negative_drops = update_schedules.drop_fractions(
+        schedule,
+        fraction=updates.negative_drop_fraction,
+        schedule=updates.drop_schedule,
     )
     grow_score = grow.score_by(updates.grow)
 
@@ -167,11 +171,11 @@ def neurrev(
         **unused: Any,
     ) -> MaskUpdate:
         del unused
-        drop_counts, awake_counts = (
+        drop_counts, negative_counts = (
             grow.zero_counts(
                 grow.part(masks, grow.fraction_at(table, schedule, step)), layers.dense
             )
-            for table in (drops, awakes)
+            for table in (drops, negative_drops)
         )
         room = grow.num_inactive(masks)
         if not updates.allow_regrow:
@@ -184,17 +188,17 @@ def neurrev(
         )
         negative = masks_lib.tree_map(lambda mask, w: mask & (w < 0), kept, params)
         num_negative = grow.count(negative)
-        awake_counts = jax.tree.map(
+        negative_counts = jax.tree.map(
             lambda *counts: jnp.minimum(jnp.minimum(*counts[:2]), counts[2]),
-            *(awake_counts, room, num_negative),
+            *(negative_counts, room, num_negative),
         )
         changes = masks_lib.tree_map(
             lambda _, w, old: jnp.abs(w - old), masks, params, memory.own
         )
         changing = select.top_k_per_layer(
-            changes, grow.subtract(num_negative, awake_counts), candidates=negative
+            changes, grow.subtract(num_negative, negative_counts), candidates=negative
         )
-        grow_counts = jax.tree.map(jnp.add, drop_counts, awake_counts)
+        grow_counts = jax.tree.map(jnp.add, drop_counts, negative_counts)
         growth_scores = grow_score(
             masks, grads, None if key is None else jax.random.fold_in(key, step)
         )

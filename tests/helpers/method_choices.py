@@ -208,27 +208,27 @@ def east(steps: list[Step], end: int = 8, at_random: bool = False) -> None:
 
 
 def neurrev(steps: list[Step], restarts: bool = False) -> None:
-    """Of the negative weights that stay, those that moved least make room."""
+    """Of the negative weights that stay, those that moved least are dropped."""
     pairs = zip(steps[0].had, steps[0].weights, strict=True)
     start = [np.where(had, weight, 0) for had, weight in pairs]
-    awoken = 0
+    replaced = 0
     for step in (steps[1], steps[4], steps[7]):
         for i, had in enumerate(step.had):
             count = int(had.sum())
             goes = fading(step.update, had)
             stay = best(step.sizes[i], count - goes, had)
             below = stay & (step.weights[i] < 0)
-            wakes = math.floor(count * 0.4 * methods.cosine(step.update))
-            wakes = min(wakes, int(below.sum()))
+            extra = math.floor(count * 0.4 * methods.cosine(step.update))
+            extra = min(extra, int(below.sum()))
             moved = np.abs(step.weights[i] - start[i])
-            asleep = below & ~best(moved, int(below.sum()) - wakes, below)
-            grown = best(np.abs(step.grads[i]), goes + wakes, ~stay)
-            new = (stay & ~asleep) | grown
+            unchanged = below & ~best(moved, int(below.sum()) - extra, below)
+            grown = best(np.abs(step.grads[i]), goes + extra, ~stay)
+            new = (stay & ~unchanged) | grown
             equal([step.has[i]], [new])
             zeroed = had & ~stay & new & restarts
             start[i] = np.where(new & ~zeroed, step.weights[i], 0)
-            awoken += int(asleep.sum())
-    assert awoken > 6
+            replaced += int(unchanged.sum())
+    assert replaced > 6
 
 
 def ac_dc(steps: list[Step]) -> None:

@@ -237,11 +237,11 @@ METHODS: dict[str, Method] = {
         ),
         soft_counts,
     ),
-    "neurrev": dynamic(t.neurrev, (20, 16), **FADING, awaken_fraction=0.2),
+    "neurrev": dynamic(t.neurrev, (20, 16), **FADING, negative_drop_fraction=0.2),
     "neurrev restarts": dynamic(
         *(t.neurrev, (20, 16), dropped_at_change),
         **FADING,
-        awaken_fraction=0.2,
+        negative_drop_fraction=0.2,
         zero_regrown=True,
     ),
     "snfs": dynamic(t.snfs, (36,), **FADING, momentum=0.8),

@@ -1,5 +1,7 @@
 """Structures of sparsity, and the counts that they can keep."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -16,6 +18,11 @@ STRUCTURES = (
     select.diagonals(),
 )
 each_structure = pytest.mark.parametrize("structure", STRUCTURES, ids=repr)
+
+
+def diagonal(i: Any, o: Any, inputs: int, outputs: int) -> Any:
+    """The number of the wrapped diagonal of the weight from input i to output o."""
+    return (o - i) % outputs if inputs <= outputs else (i - o) % inputs
 
 
 def step(structure: select.Structure, shape: tuple[int, ...]) -> int:

@@ -16,7 +16,9 @@ CHECKS: dict[Any, Callable] = {}
 
 
 def check(function: Callable) -> Callable:
-    """Has a function check its arguments, by the check of its like if there is one.
+    """Has a function check its arguments.
+
+    It uses the check of an equal signature, if there is one.
 
     Args:
       function: what jaxtyping makes of a signature. It has no body that matters.

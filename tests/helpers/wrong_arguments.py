@@ -81,6 +81,7 @@ KINDS = {
     "number": (
         *("decay", "regularization", "gain", "scale", "limit", "tolerance"),
         *("learning_rate", "momentum", "epsilon", "width"),
+        *("start_temperature", "end_temperature"),
     ),
     "real": ("threshold",),
     "name": (

@@ -89,7 +89,20 @@ TOST = {
                 }
             },
             "",
-            "masks of another run (lth train/last, append)",
+            "masks of another run (lth train/last) + blocks appended",
+        ),
+        (
+            {
+                "warm_start": {
+                    "run": "../lth",
+                    "weights": "rewind",
+                    "masks": "train/last",
+                    "depth": "interpolate",
+                }
+            },
+            "",
+            "masks of another run (lth train/last) + weights of lth rewind + blocks "
+            "interpolated",
         ),
         (
             {

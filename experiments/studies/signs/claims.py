@@ -6,6 +6,10 @@ the test accuracy of its tickets minus that of tickets with newly drawn weights
 the masks. Seeds share masks and the order of the examples. The question how much of a
 gap signs carry was left open by the papers on tickets that need rewinding; the papers
 below have other networks, in which tickets start from initialization.
+
+Tickets continue the learning-rate schedule of the dense network from the rewinding
+step. Aligned and unaligned masks on the weights of step 150 begin a new schedule, over
+the remaining steps.
 """
 
 from collections.abc import Callable
@@ -15,6 +19,7 @@ import numpy as np
 from experiments.studies import effects
 from experiments.studies.claims import Claim, Found, Premise, entries
 from experiments.studies.effects import Effect, spread
+from experiments.studies.signs import variants
 
 GAP = 0.5  # points that signs and magnitudes must add, so that they can be divided
 HALF = 0.5  # part of the gap above which something carries most of it
@@ -91,7 +96,8 @@ def _room(run: str) -> Premise:
         (ticket,), (other,) = (accuracies(found, n, "ticket") for n in ("k_150", run))
         return effects.above(ticket - other, GAP)
 
-    return Premise(f"tickets more than {GAP} points above {run}", evaluate)
+    name = f"tickets more than {GAP} points above {variants.label(run)}"
+    return Premise(name, evaluate)
 
 
 def _aligned(share: float) -> Callable[[Found], Effect]:
@@ -168,10 +174,11 @@ CLAIMS = (
         (_room("unaligned_150"),),
     ),
     Claim(
-        "aligned masks are tickets",
-        "Aligned masks train nearly as well as the ticket.",
+        "what aligned masks recover",
+        "Aligned masks recover most of what unaligned masks lose.",
         f"so for wide networks of {_ADNAN}",
-        "aligned masks recover more than half of what unaligned masks lose at step 150",
+        "aligned masks recover more than half of what unaligned masks lose at step "
+        "150; tickets continue their schedule, the others begin a new one",
         _aligned(HALF),
         (_room("unaligned_150"),),
     ),

@@ -13,10 +13,11 @@ dense network, rewound to initialization they do not.
   initial seeds, trained as usual and by Sign-In, which lets signs change.
 
 - `other`: the dense network of those initial weights.
-- `aligned_0`: the masks of the tickets of `k_150`, permuted so that the final dense
-  network they are from matches `other`, on the initial weights of `other`, as `plain`.
-- `unaligned_150` and `aligned_150`: the masks as they are and permuted, on the weights
-  that `other` has at step 150, trained for the remaining steps.
+- `aligned_0`: the masks of `plain` with their units in another order, on the same
+  initial weights. In that order, the activations of `dense` are most like those of
+  `other`, both at the end of training.
+- `unaligned_150` and `aligned_150`: the masks of `plain` and those of `aligned_0`, on
+  the weights that `other` has at step 150, trained for the remaining steps.
 
 Scale `quick` trains 30 steps with 2 seeds. The other scales have no runs.
 """

@@ -158,8 +158,9 @@ WARM_START = Section(
             None,
             valid.optional(valid.one_of("activations", "weights")),
             "How units of the masks of `warm_start.masks_run` are permuted: so that "
-            "`activations` or `weights` of its final dense network match those of "
-            "`warm_start.run`. None does not permute them.",
+            "`activations` or `weights` of its final dense network, `train/last`, "
+            "match those of `warm_start.run`. BatchNorm statistics do not count as "
+            "weights. None does not permute them.",
         ),
         "align_examples": Field(
             1000,
@@ -172,7 +173,8 @@ WARM_START = Section(
             valid.optional(valid.one_of("append", "interpolate")),
             "How residual blocks of a run of another depth are transferred: `append` "
             "repeats them in sequence or drops the last ones, `interpolate` repeats "
-            "each in its place or drops evenly. None expects the same network.",
+            "each in its place or drops evenly. Ghost skips of the other run are not "
+            "transferred; new ones are initialized. None expects the same network.",
         ),
         "replicate": Field(
             None,

@@ -183,7 +183,7 @@ SPARSE = Section(
             "Weights that grow: those with the largest gradient, with the smallest "
             "gradient (`inverted`), or `random` ones.",
         ),
-        "awaken_fraction": Field(
+        "negative_drop_fraction": Field(
             0.1,
             valid.FRACTION,
             "Fraction of the active weights of each layer that mask updates of "

@@ -32,8 +32,8 @@ def cyclic_sparsities(
     :math:`d_{max} = \min(c \, d_f, 1)` with the factor c. Afterward it is :math:`d_f`.
 
     Args:
-      update_schedule: the steps of the mask updates; must include its end
-        (`include_end`).
+      update_schedule: the steps of the mask updates; with an end, and a last mask
+        update that is not before the end of the last cycle, as with `include_end`.
       final: sparsity at the ends of all cycles and after them, in [0, 1).
       density_factor: the density in the middle of a cycle, in multiples of the final
         density, finite and at least 1; limited to 1 in all.
@@ -41,14 +41,15 @@ def cyclic_sparsities(
       cycle_part: the part of the time until `end` in which there are cycles, in [0, 1].
 
     Returns:
-      Exact fractions, one for each step in `update_steps`; the last one is `final`.
+      Fractions, one for each step in `update_steps`; the last one is exactly `final`.
 
     Raises:
-      ValueError: if an argument is out of range.
+      ValueError: if an argument is out of range, or the last mask update is before the
+        end of the last cycle.
 
     Examples:
-      >>> calendar = UpdateSchedule(begin=10, every=10, end=80, include_end=True)
-      >>> table = cyclic_sparsities(calendar, final=0.75, cycles=1, cycle_part=0.5)
+      >>> schedule = UpdateSchedule(begin=10, every=10, end=80, include_end=True)
+      >>> table = cyclic_sparsities(schedule, final=0.75, cycles=1, cycle_part=0.5)
       >>> [round(float(sparsity), 3) for sparsity in table]
       [0.5, 0.25, 0.5, 0.75, 0.75, 0.75, 0.75, 0.75]
       >>> tx = transforms.straight_through(  # a method that accepts a table
@@ -65,11 +66,20 @@ def cyclic_sparsities(
       Sparsity: A Bag of Tricks for Extreme Pruning. 2024. arXiv:2411.13545; formula and
       default values are those of the authors' code.
     """
+    if update_schedule.end is None:
+        raise ValueError("update_schedule: expected one with an end, got end=None")
+    cycles_end = end_of_cycles(update_schedule, cycles, cycle_part)
+    steps = update_steps(update_schedule)
+    if max(steps, default=0) < cycles_end:
+        raise ValueError(
+            "update_schedule: expected a last mask update at the end of the last "
+            f"cycle, step {float(cycles_end):g}, or later, got mask updates up to step "
+            f"{max(steps, default=None)}; set include_end=True or a smaller cycle_part"
+        )
     last = Fraction(str(final))
     most = min(Fraction(str(density_factor)) * (1 - last), Fraction(1))
-    cycles_end = end_of_cycles(update_schedule, cycles, cycle_part)
     result = []
-    for step in update_steps(update_schedule):
+    for step in steps:
         height = Fraction(0)
         if step < cycles_end:
             phase = float(step * cycles / cycles_end)
