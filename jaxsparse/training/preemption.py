@@ -43,8 +43,11 @@ def listening() -> Iterator[StopRequested]:
     """Converts SIGINT and SIGTERM into a request that training polls between chunks.
 
     In a single process, a SIGINT that follows another signal raises KeyboardInterrupt
-    at once. In a run with several processes, a SIGTERM to one of them stops all between
-    the same two chunks, which JAX synchronizes; a SIGINT interrupts at once.
+    at once. A request that came too late to stop training, as during the last chunk of
+    a run, is not lost: when the context ends, the signal is raised once more, for the
+    handler that was installed before. In a run with several processes, a SIGTERM to one
+    of them stops all between the same two chunks, which JAX synchronizes; a SIGINT
+    interrupts at once.
 
     Yields:
       A function that returns the number of the signal that requests a stop, or 0. All
@@ -78,6 +81,11 @@ def listening() -> Iterator[StopRequested]:
     old = {s: signal.signal(s, record) for s in EXITS}
     try:
         yield lambda: asked
+    except (Preempted, KeyboardInterrupt):
+        asked = 0  # the request was met
+        raise
     finally:
         for signum, handler in old.items():
             signal.signal(signum, handler)
+        if asked:
+            signal.raise_signal(asked)
