@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> None:
         names = set(tree.names(run.network.masks))
         found = one_shot_pruning.measure(
             run,
-            one_shot_pruning.load_dense(run),
+            factory.load_dense(run),
             sparsities,
             methods=_METHODS.value,
             examples=_EXAMPLES.value,

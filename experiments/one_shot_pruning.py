@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jaxsparse import factory, prune, replicates, stages, transforms
+from jaxsparse import factory, prune, replicates, transforms
 from jaxsparse import masks as masks_lib
 from jaxsparse.factory import input_data
 from jaxsparse.training.state import TrainState
@@ -28,31 +28,6 @@ class Tested(NamedTuple):
 
     loss: Float[np.ndarray, "r s"]
     accuracy: Float[np.ndarray, "r s"]
-
-
-def load_dense(run: factory.TrainedRun) -> TrainState:
-    """Loads the dense network of a run.
-
-    Args:
-      run: a run of ordinary training, or a lottery-ticket run.
-
-    Returns:
-      The state [r ...] at the end of training, or of level 0 of a lottery-ticket run.
-
-    Raises:
-      ValueError: if the checkpoint is missing, or its network is not dense.
-    """
-    end = stages.level_end(0, levels=run.config.lottery.levels)
-    state = factory.load_state(run, end)
-    held = transforms.get_masks(state.opt_state)
-    kept, size = masks_lib.num_active(held), masks_lib.size(held)
-    if kept < size:
-        raise ValueError(
-            f"{run.folder}: expected a dense network at {end}, got one whose masks "
-            f"keep {kept} of {size} weights; give a dense run, as of "
-            "configs/dense_mnist.py, or a lottery-ticket run"
-        )
-    return state
 
 
 def prune_once(

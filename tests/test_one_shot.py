@@ -12,6 +12,7 @@ from helpers import commands, tiny
 
 from experiments import one_shot_pruning
 from jaxsparse import factory, masks, prune, select, transforms
+from jaxsparse.factory import trained_run
 
 SMALL = {
     "lottery.levels": 0,
@@ -55,7 +56,7 @@ def test_methods_are_those_of_their_names() -> None:
 def test_without_sparsity_all_methods_test_the_dense_networks(
     run: factory.TrainedRun,
 ) -> None:
-    state = one_shot_pruning.load_dense(run)
+    state = factory.load_dense(run)
     found = one_shot_pruning.measure(
         *(run, state, (0.0,)), examples=100, layers=BY_OUTPUT
     )
@@ -74,16 +75,16 @@ def test_without_sparsity_all_methods_test_the_dense_networks(
 def test_a_sparse_network_is_refused(
     run: factory.TrainedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    state = one_shot_pruning.load_dense(run)
+    state = factory.load_dense(run)
     held = transforms.get_masks(state.opt_state)
     pruned = masks.tree_map(lambda mask: mask.at[:, 0, 0].set(False), held)
     opt_state = transforms.replace_masks(state.opt_state, pruned)
     sparse = state._replace(opt_state=opt_state)
-    monkeypatch.setattr(factory, "load_state", lambda run, moment: sparse)
+    monkeypatch.setattr(trained_run, "load_state", lambda run, moment: sparse)
     size = masks.size(held)
-    message = f"expected a dense network at train/last, .*keep {size - 6} of {size}"
+    message = f"a dense network in train/last of .*, got masks with {size - 6:,} of "
     with pytest.raises(ValueError, match=message):
-        one_shot_pruning.load_dense(run)
+        factory.load_dense(run)
 
 
 def test_the_table_has_a_row_for_each_method_and_sparsity(

@@ -17,6 +17,7 @@ from jaxsparse.factory.models import make_model
 from jaxsparse.factory.sparse_inits import SPARSE_INITS
 from jaxsparse.factory.trained_run import (
     TrainedRun,
+    load_dense,
     load_state,
     open_run,
     open_without_data,
@@ -35,6 +36,7 @@ __all__ = (
     "example_input",
     "count_forgetting",
     "make_durations",
+    "load_dense",
     "load_state",
     "load_data",
     "make_augment",

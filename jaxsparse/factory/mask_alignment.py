@@ -15,16 +15,15 @@ from jaxsparse import masks as masks_lib
 from jaxsparse.coupling import activations
 from jaxsparse.factory import input_data, models
 from jaxsparse.factory.durations import config_context
-from jaxsparse.factory.trained_run import TrainedRun, load_state
+from jaxsparse.factory.trained_run import TrainedRun, load_dense
 from jaxsparse.training.state import of_one
 from jaxsparse.types import Masks
 
 log = logging.getLogger(__name__)
-DENSE = "train/last"  # final network before any pruning round; also of a lottery
 FIELD = "warm_start.align"
 
 
-def load_dense(run: TrainedRun) -> tuple[Any, Any]:
+def load_variables(run: TrainedRun) -> tuple[Any, Any]:
     """Loads the final dense network of a run, before any pruning round.
 
     Args:
@@ -37,15 +36,7 @@ def load_dense(run: TrainedRun) -> tuple[Any, Any]:
       ValueError: if the run has no such network, or its masks are not all True.
     """
     with config_context(FIELD):
-        state = load_state(run, DENSE)
-    masks = multihost.to_local(transforms.get_masks(state.opt_state))
-    active, size = masks_lib.num_active(masks), masks_lib.size(masks)
-    if active < size:
-        raise ValueError(
-            f"config.{FIELD}: expected a dense network in {DENSE} of {run.folder}, got "
-            f"masks with {active:,} of {size:,} weights active; choose a run with "
-            "sparse.method 'none', dense or of lottery tickets"
-        )
+        state = load_dense(run)
     params = transforms.forward_params(state.params, state.opt_state)
     return params, state.batch_stats
 

@@ -7,7 +7,8 @@ import jax
 from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
-from jaxsparse import metrics_log, multihost
+from jaxsparse import masks as masks_lib
+from jaxsparse import metrics_log, multihost, transforms
 from jaxsparse.data import dataset as dataset_lib
 from jaxsparse.data import fingerprint
 from jaxsparse.data.dataset import Dataset
@@ -20,6 +21,8 @@ from jaxsparse.stages import CHILDREN
 from jaxsparse.training import checkpoints, data_record
 from jaxsparse.training.optimizers import LearningRate
 from jaxsparse.training.state import Seeds, TrainState
+
+DENSE = "train/last"  # final network before any pruning round; also of a lottery
 
 
 class TrainedRun(NamedTuple):
@@ -212,3 +215,28 @@ def load_state(run: TrainedRun, moment: str) -> TrainState:
             "which is missing or corrupt"
         )
     return saved.state
+
+
+def load_dense(run: TrainedRun) -> TrainState:
+    """Loads the trained dense network of a run, before any pruning round.
+
+    Args:
+      run: a run of ordinary training, or a lottery-ticket run.
+
+    Returns:
+      The state [r ...] at the end of training, or of level 0 of a lottery-ticket run.
+
+    Raises:
+      ValueError: if the checkpoint is corrupt or missing, or its network is not dense.
+      OSError: if the machine cannot read it.
+    """
+    state = load_state(run, DENSE)
+    masks = multihost.to_local(transforms.get_masks(state.opt_state))
+    active, size = masks_lib.num_active(masks), masks_lib.size(masks)
+    if active < size:
+        raise ValueError(
+            f"expected a dense network in {DENSE} of {run.folder}, got masks with "
+            f"{active:,} of {size:,} weights active; choose a run with sparse.method "
+            "'none', dense or of lottery tickets"
+        )
+    return state

@@ -130,7 +130,7 @@ def _align(
     """
     both = []
     for each in (ticket, run):
-        found = _taken(mask_alignment.load_dense(each), config, "weights", each)
+        found = _taken(mask_alignment.load_variables(each), config, "weights", each)
         params, stats = map(ghost_skips.strip_ghosts, found)
         both.append({"params": params} | ({"batch_stats": stats} if stats else {}))
     return mask_alignment.align(config, held, *both, run)

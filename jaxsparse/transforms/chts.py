@@ -225,10 +225,9 @@ def chts(
         )
         growth_scores = _perturbed(paths, masks, draw_grow, 1.0, UNCONNECTED)
         new = grow.grow(pruned, kept, num_drop, growth_scores)
-        regrown = None
-        if updates.zero_regrown:
-            regrown = grow.dropped_and_regrown(masks, kept, new)
-        return MaskUpdate(new, memory, reset=regrown, zeroed=regrown)
+        return grow.mask_update(
+            masks, kept, new, memory=memory, zero_regrown=updates.zero_regrown
+        )
 
     def init_masks(params: Params) -> Masks:
         # Sparsities that the network cannot meet are an error now, not mid-training.

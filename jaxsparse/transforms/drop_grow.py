@@ -214,12 +214,12 @@ def drop_and_grow(
         finite &= grow.finite_where_grown(
             growth_scores, kept if allow_regrow else masks, grow_counts
         )
-        regrown = (
-            grow.dropped_and_regrown(masks, kept, new) if updates.zero_regrown else None
-        )
         own = SoftBoundState(grow_counts, grow.count(new)) if soft_bound else None
-        return MaskUpdate(
-            new, memory._replace(own=own), reset=regrown, zeroed=regrown, finite=finite
+        return grow.mask_update(
+            *(masks, kept, new),
+            memory=memory._replace(own=own),
+            zero_regrown=updates.zero_regrown,
+            finite=finite,
         )
 
     return sparsify(

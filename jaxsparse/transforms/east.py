@@ -189,10 +189,12 @@ def east(
         )
         new = grow.grow(masks, kept, grow_counts, growth_scores)
         finite = grow.finite_where_grown(growth_scores, kept, grow_counts)
-        regrown = (
-            grow.dropped_and_regrown(masks, kept, new) if updates.zero_regrown else None
+        return grow.mask_update(
+            *(masks, kept, new),
+            memory=memory,
+            zero_regrown=updates.zero_regrown,
+            finite=finite,
         )
-        return MaskUpdate(new, memory, reset=regrown, zeroed=regrown, finite=finite)
 
     return sparsify(
         inner,

@@ -198,10 +198,12 @@ def granet(
         new = grow.grow(pruned, kept, drop_counts, growth_scores)
         # Magnitudes need no check here: `sparsify` checks the weights.
         finite = grow.finite_where_grown(growth_scores, kept, drop_counts)
-        regrown = (
-            grow.dropped_and_regrown(masks, kept, new) if updates.zero_regrown else None
+        return grow.mask_update(
+            *(masks, kept, new),
+            memory=memory,
+            zero_regrown=updates.zero_regrown,
+            finite=finite,
         )
-        return MaskUpdate(new, memory, reset=regrown, zeroed=regrown, finite=finite)
 
     def update_at(step: Step) -> Bool[Array, ""]:
         # Pruning ends at `end_step`, regrowth at `stop_step`.

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Key
 from jaxsparse import masks as masks_lib
 from jaxsparse import scores, select, tree
 from jaxsparse.transforms import mask_codes, update_schedules
+from jaxsparse.transforms.protocols import MaskUpdate
 from jaxsparse.transforms.state import find
 from jaxsparse.transforms.update_schedules import UpdateSchedule
 from jaxsparse.types import Counts, Grads, Masks, Scores, Step
@@ -248,6 +249,31 @@ def dropped_and_regrown(masks: Masks, kept: Masks, new: Masks) -> Masks:
     return jax.tree.map(
         lambda before, survived, after: before & ~survived & after, masks, kept, new
     )
+
+
+def mask_update(
+    masks: Masks,
+    kept: Masks,
+    new: Masks,
+    *,
+    memory: Any,
+    zero_regrown: bool,
+    finite: Bool[Array, ""] | None = None,
+) -> MaskUpdate:
+    """Describes a mask update that dropped some weights and grew others.
+
+    Args:
+      masks: masks before the mask update.
+      kept: masks of the surviving weights.
+      new: masks after the mask update.
+      memory: the method's own state after the mask update.
+      zero_regrown: whether a weight that was dropped and grown again restarts from
+        zero, with fresh optimizer state.
+      finite: whether every score that the masks were chosen by is finite; None if the
+        method reads no scores but the weights.
+    """
+    regrown = dropped_and_regrown(masks, kept, new) if zero_regrown else None
+    return MaskUpdate(new, memory, reset=regrown, zeroed=regrown, finite=finite)
 
 
 def random_scores(masks: Masks, grads: Grads, key: Key[Array, ""]) -> Scores:

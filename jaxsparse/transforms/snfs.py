@@ -190,12 +190,11 @@ def snfs(
         new = grow.grow(
             masks, kept, grow_counts, growth_scores, allow_regrow=updates.allow_regrow
         )
-        regrown = (
-            grow.dropped_and_regrown(masks, kept, new) if updates.zero_regrown else None
-        )
         # No `finite`: `observe` keeps the momentum finite, and `sparsify` checks the
         # weights.
-        return MaskUpdate(new, memory, reset=regrown, zeroed=regrown)
+        return grow.mask_update(
+            masks, kept, new, memory=memory, zero_regrown=updates.zero_regrown
+        )
 
     return sparsify(
         inner,

@@ -227,14 +227,10 @@ def srigl(
         new = select.top_k_per_layer(
             wanted, counts, candidates=allowed, structure=structure
         )
-        regrown = None
-        if updates.zero_regrown:
-            regrown = grow.dropped_and_regrown(masks, survived, new)
-        return MaskUpdate(
-            new,
-            memory._replace(own=BudgetState(budgets, grow.count(new))),
-            reset=regrown,
-            zeroed=regrown,
+        return grow.mask_update(
+            *(masks, survived, new),
+            memory=memory._replace(own=BudgetState(budgets, grow.count(new))),
+            zero_regrown=updates.zero_regrown,
             finite=select.all_finite(sizes, masks) & select.all_finite(slopes),
         )
 
