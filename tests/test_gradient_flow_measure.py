@@ -291,7 +291,7 @@ def test_spectra_are_those_of_the_plain_hessian(runs: Runs) -> None:
     hessian = jax.jit(jax.hessian(loss))  # one program for both masks
     for moment, held in (("before", before), ("after", after)):
         place = curvature.Place(1, 5, moment)
-        state = curvature.spectrum(runs.network("rigl"), place)
+        state = curvature.spectrum(runs.network("rigl"), place, compare=True)
         weights = masked(params, held)
         flat = np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(weights)])
         there = {
@@ -323,6 +323,7 @@ def test_large_networks_have_the_ends_of_the_spectrum_only(
 ) -> None:
     place = curvature.Place(0, 5, "before")
     whole = curvature.spectrum(runs.network("rigl"), place)
+    assert "lanczos" not in whole
     monkeypatch.setattr(curvature, "LARGEST", 10)
     found = curvature.spectrum(runs.network("rigl"), place)
     assert "eigenvalues" not in found and found["n"] == whole["n"]

@@ -50,7 +50,11 @@ def of_states(run_fns: "RunFunctions") -> dict[str, Any]:
     name = variants.setting_of(run_fns.reader.name)
     if name not in variants.CURVED:
         return {}
-    return {"states": [spectrum(run_fns, place) for place in places(run_fns.reader)]}
+    states = [
+        spectrum(run_fns, place, compare=not index)
+        for index, place in enumerate(places(run_fns.reader))
+    ]
+    return {"states": states}
 
 
 def places(reader: Reader) -> list[Place]:
@@ -113,12 +117,21 @@ def new_negatives(states: list[dict[str, Any]]) -> dict[Place, float]:
     }
 
 
-def spectrum(run_fns: "RunFunctions", place: Place) -> dict[str, Any]:
-    """Computes the ends of the spectrum by Lanczos' method, and exactly if it is small.
+def spectrum(
+    run_fns: "RunFunctions", place: Place, *, compare: bool = False
+) -> dict[str, Any]:
+    """Computes the spectrum of a state; of a large network, only its ends.
 
     Args:
       run_fns: the run.
       place: the state.
+      compare: whether to compute the ends by Lanczos' method also if the spectrum is
+        exact, which takes half as long again.
+
+    Returns:
+      "n" eigenvalues, the number of "examples" and the place; "eigenvalues" with their
+      summary, unless there are more than `LARGEST`; and "lanczos", the ends "top" and
+      "bottom", if there are or with `compare`.
     """
     reader = run_fns.reader
     here = reader.solutions(reader.saved(place.step))[place.seed]
@@ -131,20 +144,17 @@ def spectrum(run_fns: "RunFunctions", place: Place) -> dict[str, Any]:
     count = FEW if len(train.labels) <= 2000 else EXAMPLES
     batch = (jnp.asarray(train.images[:count]), jnp.asarray(train.labels[:count]))
     space = param_subspace.make(masks_lib.apply(masks, params), masks)
-    product = hvp.operator(run_fns.functions.loss, space, batch, batch_size=count)
-    n, key = param_subspace.size(space), jax.random.key(0)
-    steps = {} if n <= LARGEST else {"steps": STEPS}
-    ends = lanczos.extremes(product, n, key=key, **steps)
-    found = {
-        **place._asdict(),
-        "n": n,
-        "examples": count,
-        "lanczos": {
+    n, small = param_subspace.size(space), param_subspace.size(space) <= LARGEST
+    found = {**place._asdict(), "n": n, "examples": count}
+    if compare or not small:
+        product = hvp.operator(run_fns.functions.loss, space, batch, batch_size=count)
+        steps = {} if small else {"steps": STEPS}
+        ends = lanczos.extremes(product, n, key=jax.random.key(0), **steps)
+        found["lanczos"] = {
             "top": np.asarray(ends.top).tolist(),
             "bottom": np.asarray(ends.bottom).tolist(),
-        },
-    }
-    if n <= LARGEST:
+        }
+    if small:
         whole = exact.spectrum(run_fns.functions.loss, space, batch, batch_size=count)
         summary = eigenvalues.summarize(whole.eigenvalues)
         found["eigenvalues"] = whole.eigenvalues.tolist()

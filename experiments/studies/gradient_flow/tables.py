@@ -245,7 +245,8 @@ def hessian_frame(found: Found) -> pd.DataFrame:
       One row for each state: `label` of the variant, `seed`, `step`, `moment`, `n`
       eigenvalues, number of `examples`, `negative`, `percent` of n that are negative,
       `least`, `greatest`, `change` of negatives over a mask update, and `top_error` and
-      `bottom_error`, the largest relative error of Lanczos' method at each end.
+      `bottom_error`, the largest relative error of Lanczos' method at each end, NaN
+      where only one method was used.
     """
     rows = []
     for name, entry in found["curvature"].items():
@@ -256,14 +257,16 @@ def hessian_frame(found: Found) -> pd.DataFrame:
             row |= {"examples": state["examples"]}
             row |= {"negative": state.get("negative", np.nan)}
             row["percent"] = 100 * row["negative"] / state["n"]
-            ends = state["lanczos"]
+            ends = state.get("lanczos")
             exact = state.get("eigenvalues")
             values = np.sort(np.asarray(exact or ends["bottom"] + ends["top"], float))
             row |= {"least": values[0], "greatest": values[-1]}
             row["change"] = made.get(curvature.place_of(state), np.nan)
             for end, sign in (("top", -1), ("bottom", 1)):
                 row[f"{end}_error"] = (
-                    relative_error(ends[end], values, sign=sign) if exact else np.nan
+                    relative_error(ends[end], values, sign=sign)
+                    if exact and ends
+                    else np.nan
                 )
             rows.append(row)
     return pd.DataFrame(rows)
