@@ -11,6 +11,7 @@ from experiments.studies.data_diet.variants import label
 
 Found = dict[str, Any]
 WHOLE = 50_000  # examples
+NEAR = 0.05  # levels are compared whose remaining weights differ by at most 5 %
 # Mean test accuracy of tickets of ResNet-20 on CIFAR-10 in percent, by the percentage
 # of weights remaining: on all data, and on 3,200 examples.
 LEVELS: dict[float, dict[str, float]] = {
@@ -74,14 +75,17 @@ def show(found: Found) -> pd.DataFrame:
             continue
         row = {"Pre-training": label(variant)}
         for remaining in LEVELS:
-            near = np.abs(np.asarray(entry["remaining"]) - remaining) < 0.3
-            if not near.any():
+            away = np.abs(np.asarray(entry["remaining"]) - remaining)
+            place = int(np.argmin(away))
+            if away[place] > NEAR * remaining:
                 continue
-            place = int(np.argmax(near))
+            kept = f"{entry['remaining'][place]:.1f} % remaining"
+            if round(entry["remaining"][place], 1) != remaining:
+                kept += f" (published at {remaining} %)"
             ours, base = (np.asarray(e["ticket"])[:, place] for e in (entry, none))
             words = tables.mean(pd.Series(ours - base))
             theirs = gain(variant, entry["examples"], remaining)
             words += "" if theirs is None else f" ({theirs:+.2f})"
-            row[f"{remaining} % remaining"] = words
+            row[kept] = words
         rows.append(row)
     return pd.DataFrame(rows)

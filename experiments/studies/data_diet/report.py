@@ -70,8 +70,8 @@ def section(
                 "Beside the published",
                 "Gain of tickets over those of 0 updates with as many weights "
                 "remaining, in points of test accuracy, seed by seed; in brackets the "
-                "published gain of ResNet-20 on CIFAR-10, for as large a part of the "
-                "data.",
+                "published gain of ResNet-20 on CIFAR-10 with about as many, for as "
+                "large a part of the data.",
                 published.show(found),
             ),
             report_lib.Table(
