@@ -19,7 +19,7 @@ VARIANTS = ("lt", "scratch", "scratch_plus", "rigl", "rigl_plus", "set")
 # Seeds that are measured around mask updates; one for other variants.
 SEEDS = {"rigl": 3, "rigl_plus": 3}
 EXAMPLES = 1000
-FEW = 100  # examples of runs that train on at most 2,000
+FEW = 100  # of runs that train for at most 1,000 steps, or on at most 2,000 examples
 LARGEST = 3000  # weights whose spectrum is computed exactly
 STEPS = 50  # of Lanczos' method, where it is not
 
@@ -141,15 +141,16 @@ def spectrum(
         later = reader.solutions(reader.saved(place.step + 1))
         masks = later[place.seed].masks
     train = reader.run.dataset.train
-    count = FEW if len(train.labels) <= 2000 else EXAMPLES
+    steps = max(row["step"] for row in reader.of_kind("eval"))
+    count = FEW if len(train.labels) <= 2000 or steps <= 1000 else EXAMPLES
     batch = (jnp.asarray(train.images[:count]), jnp.asarray(train.labels[:count]))
     space = param_subspace.make(masks_lib.apply(masks, params), masks)
     n, small = param_subspace.size(space), param_subspace.size(space) <= LARGEST
     found = {**place._asdict(), "n": n, "examples": count}
     if compare or not small:
         product = hvp.operator(run_fns.functions.loss, space, batch, batch_size=count)
-        steps = {} if small else {"steps": STEPS}
-        ends = lanczos.extremes(product, n, key=jax.random.key(0), **steps)
+        few = {} if small else {"steps": STEPS}
+        ends = lanczos.extremes(product, n, key=jax.random.key(0), **few)
         found["lanczos"] = {
             "top": np.asarray(ends.top).tolist(),
             "bottom": np.asarray(ends.bottom).tolist(),
