@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import shlex
+import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -32,6 +33,7 @@ def describe(argv: Sequence[str]) -> dict[str, Any]:
     return {
         "command": f"python experiments/benchmark.py {shlex.join(flags)}".strip(),
         "date": datetime.now(UTC).date().isoformat(),
+        "commit": commit(),
         "backend": jax.default_backend(),
         "devices": f"{len(kinds)} x {kinds[0]}",
         "processor": f"{processor()}, {os.cpu_count()} cores",
@@ -40,6 +42,20 @@ def describe(argv: Sequence[str]) -> dict[str, Any]:
         "matmul_precision": str(jax.config.jax_default_matmul_precision or "default"),
         "load_at_start": load(),
     }
+
+
+def commit() -> str:
+    """Returns the commit of the sources, and whether they differ from it."""
+    git = ("git", "-C", str(Path(__file__).parent))
+    how = {"capture_output": True, "text": True, "check": True}
+    try:
+        name = subprocess.run([*git, "rev-parse", "--short", "HEAD"], **how).stdout
+        changes = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no"], **how
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return name.strip() + (" with changes" if changes else "")
 
 
 def load() -> str:

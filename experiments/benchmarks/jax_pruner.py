@@ -10,7 +10,7 @@ import jaxpruner
 import optax
 from jaxpruner import sparsity_distributions
 
-from experiments.benchmarks import mask_updates
+from experiments.benchmarks import bare_scan
 from experiments.benchmarks.timing import Job
 
 RESTORED = (
@@ -92,4 +92,4 @@ def rigl_job(
         params = optax.apply_updates(params, updates)
         return updater.post_gradient_update(params, opt_state), opt_state
 
-    return mask_updates.repeat(step, (params, tx.init(params)), grads)
+    return bare_scan.repeat(step, (params, tx.init(params)), grads)

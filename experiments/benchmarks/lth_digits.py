@@ -1,8 +1,9 @@
 """The run of `configs/lth_digits.py`: its time, and the part of it that is training.
 
-The command is run with two numbers of levels. Every level but the first has the same
-stages, and the time of all levels is extrapolated along a line. Training is timed as
-the compiled calls that the trainer makes, beside a bare scan over as many steps.
+The command is run with one level, with half of its levels and with all of them. Every
+level but the first has the same stages, so a level of the second half should take as
+long as one of the first. Training is timed as the compiled calls that the trainer
+makes, beside a bare scan over as many steps.
 """
 
 import tempfile
@@ -26,28 +27,27 @@ def measure(
     *,
     seconds: float,
     repetitions: int = 3,
-    levels: tuple[int, int] = (1, 4),
     preset: str = "",
 ) -> list[Table]:
-    """Times the command with two numbers of levels, and its training alone.
+    """Times the command with three numbers of levels, and its training alone.
 
     Args:
       seconds: time for each row of training, over its repetitions. A command takes as
         long as it takes.
       repetitions: turns of each row.
-      levels: the two numbers of levels.
       preset: preset of the recipe.
     """
     c = lth_digits.get_config(preset)
     title = f"{c.name}: a run of {c.lottery.levels} levels"
     if jax.default_backend() == "tpu":
         return [timing.absent_table(title, commands.NO_TPU)]
-    commanded = time_commands(levels, preset, repetitions=repetitions)
-    few, many = (commanded[count] for count in levels)
-    first, last = levels
-    whole = [
-        a + (c.lottery.levels - first) * (b - a) / (last - first)
-        for a, b in zip(few, many, strict=True)
+    last = c.lottery.levels
+    half = (1 + last) // 2
+    commanded = time_commands((1, half, last), preset, repetitions=repetitions)
+    whole = commanded[last]
+    growth = [
+        ((all_of - some) / (last - half)) / ((some - one) / (half - 1))
+        for one, some, all_of in zip(*commanded.values(), strict=True)
     ]
     jobs, steps = training_jobs(c)
     rates = timing.interleave(jobs, seconds=seconds, repetitions=repetitions)
@@ -64,18 +64,23 @@ def measure(
         )
         for name, values in times.items()
     ]
+    shown = ", ".join(
+        f"{count}: {timing.format_rates(values)} s"
+        for count, values in commanded.items()
+    )
     note = (
         "`train.py --config=lth_digits` with its report and cached programs, in "
-        f"processes of its own. Measured with {first} and {last} levels, which took "
-        f"{timing.format_rates(few)} s and {timing.format_rates(many)} s, and scaled "
-        f"linearly to {c.lottery.levels}. The other rows are for all {steps:,} steps "
-        f"of {c.replicates} replicates: the calls also shuffle, gather and normalize "
-        "images and apply masks; the bare scan is of dense Adam on one batch."
+        f"processes of its own, by the number of levels: {shown}. A level of the "
+        f"second half takes {timing.format_spread(growth, 2)} times as long as one of "
+        f"the first. The other rows are for all {steps:,} steps of {c.replicates} "
+        "replicates: the calls also shuffle, gather and normalize images and apply "
+        "masks; the bare scan is of dense Adam on one batch."
     )
     data = {
         "seconds": times,
         "levels": {str(count): values for count, values in commanded.items()},
         "share": {"not training": [1 - share for share in shares[CALLS]]},
+        "growth": growth,
     }
     return [Table(title, ("", "s", "share of the run"), rows, note, data)]
 

@@ -14,6 +14,7 @@ from experiments.benchmarks import timing
 
 JOIN = " / "
 SAME = ("date", "devices", "processor", "versions")  # what is printed of both pages
+RATES = ("rates", "ratios")  # of which more is better; of all others less is
 REMEDY = "give the .json file that --save wrote beside its .md"
 Content = dict[str, Any]
 Numbers = dict[str, list[float]]
@@ -82,8 +83,10 @@ def compare(then: Content, now: Content) -> str:
       now: content of the later page.
 
     Returns:
-      A Markdown table, and the rows that only one of the pages has. Rows of single
-      numbers that are equal, as of compiled programs, are counted and left out.
+      A Markdown table, and the rows that only one of the pages has. The last column
+      says whether all repetitions are better or worse than all of the other page. Rows
+      of single numbers that are equal, as of compiled programs, are counted and left
+      out.
     """
     before, after = (numbers(page["tables"]) for page in (then, now))
     common = [row for row in before if row in after]
@@ -124,13 +127,19 @@ def _compare(row: str, then: list[float], now: list[float]) -> tuple[str, ...]:
     digits = decimals([*then, *now])
     medians = [statistics.median(values) for values in (then, now)]
     ratio = medians[1] / medians[0] if medians[0] else math.nan
-    apart = min(now) > max(then) or max(now) < min(then)
+    if len(then) == len(now) == 1 and then != now:
+        changed = "one value each"
+    elif min(now) > max(then) or max(now) < min(then):
+        more_is_better = any(name in row.split(JOIN) for name in RATES)
+        changed = "better" if (ratio > 1) == more_is_better else "worse"
+    else:
+        changed = "no"
     return (
         row,
         timing.format_spread(then, digits),
         timing.format_spread(now, digits),
         f"{ratio:.2f}",
-        "yes" if apart else "no",
+        changed,
     )
 
 
