@@ -163,16 +163,18 @@ def _published(setting: str, scale: str) -> Published:
 def _lines(setting: str, scale: str, found: Found) -> list[str]:
     """Compares the length of training with the published one."""
     whole = _published(setting, scale)
-    lines = []
+    by_length: dict[str, list[str]] = {}  # labels of the runs of a length
     for name, entry in tables.all_runs(found).items():
         updates = whole.epochs * math.ceil(whole.examples / entry["batch"])
-        lines.append(
-            f"{variants.label(name, setting, scale)}: {entry['steps']:,} updates a "
-            f"round, {entry['steps'] / updates:.2g} of the published number at these "
-            f"batches, in {entry['epochs']:g} epochs of {whole.epochs}; "
-            f"{entry['levels'][-1]} of {whole.rounds} rounds; "
+        length = (
+            f"{entry['steps']:,} updates a round, {entry['steps'] / updates:.2g} of "
+            f"the published number at these batches, in {entry['epochs']:g} epochs of "
+            f"{whole.epochs}; {entry['levels'][-1]} of {whole.rounds} rounds; "
             f"{len(entry['ticket'])} seeds."
         )
+        label = variants.label(name, setting, scale)
+        by_length.setdefault(length, []).append(label)
+    lines = [f"{', '.join(labels)}: {text}" for text, labels in by_length.items()]
     if found["onset"]:
         (entry, *_), (updates, batch) = found["onset"], PUBLISHED_ONSET[setting]
         lines.append(
