@@ -174,7 +174,7 @@ def _lines(setting: str, scale: str, found: Found) -> list[str]:
         )
         label = variants.label(name, setting, scale)
         by_length.setdefault(length, []).append(label)
-    lines = [f"{', '.join(labels)}: {text}" for text, labels in by_length.items()]
+    lines = [f"{'; '.join(labels)}: {text}" for text, labels in by_length.items()]
     if found["onset"]:
         (entry, *_), (updates, batch) = found["onset"], PUBLISHED_ONSET[setting]
         lines.append(
