@@ -105,17 +105,19 @@ def batch_sizes(example: tuple[Any, ...]) -> list[int | None]:
     if len(lengths) != 1 or None in lengths:
         return [None]
     (length,) = lengths
-    return [None, 2 if length == 1 else 1]
+    return [None, 2 if length == 1 else 1, 3 if length == 5 else 5]
 
 
 def difference(
-    before: Callable[..., Any], after: Callable[..., Any], example: tuple[Any, ...]
+    before: tuple[Callable[..., Any], Any],
+    after: tuple[Callable[..., Any], Any],
+    example: tuple[Any, ...],
 ) -> tuple[float, float]:
     """Compares the outputs of two networks on random inputs.
 
     Args:
-      before: the network, a function of inputs.
-      after: the smaller network.
+      before: the network, called as `function(params, *inputs)`, and its parameters.
+      after: the smaller network and its parameters.
       example: inputs, for shapes and dtypes.
 
     Returns:
@@ -124,20 +126,19 @@ def difference(
       integers, or other entries that are not finite.
     """
     worst = 0.0, 0.0
-    old, new = jax.jit(before), jax.jit(after)
-    # Accelerators otherwise round the operands of products.
-    with jax.default_matmul_precision("highest"):
-        for number, batch in enumerate(batch_sizes(example)):
-            for seed in (2 * number, 2 * number + 1):
-                inputs = random_inputs(example, seed, batch)
-                try:
-                    outputs = old(*inputs)
-                except Exception:
-                    if batch is None:
-                        raise
-                    break  # The network does not run with other batch sizes.
-                gap = gap_of(outputs, new(*inputs))
-                worst = max(worst[0], gap[0]), max(worst[1], gap[1])
+    # Parameters are arguments, so that they are not constants of the programs.
+    old, new = jax.jit(before[0]), jax.jit(after[0])
+    for number, batch in enumerate(batch_sizes(example)):
+        for seed in (2 * number, 2 * number + 1):
+            inputs = random_inputs(example, seed, batch)
+            try:
+                outputs = old(before[1], *inputs)
+            except Exception:
+                if batch is None:
+                    raise
+                break  # The network does not run with other batch sizes.
+            gap = gap_of(outputs, new(after[1], *inputs))
+            worst = max(worst[0], gap[0]), max(worst[1], gap[1])
     return worst
 
 

@@ -30,8 +30,9 @@ class Report(NamedTuple):
       bytes: bytes of all leaves before and after.
       removed: removed indices by leaf and axis.
       folded: leaves that took up what constant units emitted.
-      kept: dead indices that stay, each as a leaf, an axis and an index, with the
-        reason.
+      kept: indices that stay although their weights are pruned, each as a leaf, an axis
+        and an index, with the reason: those of dead units, and of units that would be
+        dead without a normalization or softmax over the units.
       whole: why an axis could not get shorter at all, by leaf and axis.
       difference: largest absolute difference of an output on random inputs.
     """
@@ -151,10 +152,13 @@ def run(
     """
     inputs = jax.tree.map(_as_array, inputs)
     active = masked(params, masks, prefix)
-    program = trace(apply, active, *inputs)
-    network = decisions.analyze(program, tree.named_leaves(active))
-    trial = verified.Trial(network, apply, active, inputs, rebuild)
-    decision, refused = verified.decide(trial, round_to=to)
+    # Accelerators otherwise round the operands of products, also of folded constants.
+    with jax.default_matmul_precision("highest"):
+        program = trace(apply, active, *inputs)
+        network = decisions.analyze(program, tree.named_leaves(active))
+        trial = verified.Trial(network, apply, active, inputs, rebuild)
+        decision, refused = verified.decide(trial, round_to=to)
+        kept = verified.kept(network, decision)
     removed = removed_units.choose(network.labeled, decision.units)
     cuts = cutting.cuts_of(removed)
     small = trial.smaller if cuts else trial.whole
@@ -164,7 +168,7 @@ def run(
         (cutting.num_bytes(active), cutting.num_bytes(small.params)),
         cuts,
         tuple(decision.corrections),
-        verified.kept(network, decision.stay),
+        kept,
         groups_of(*network.labeled).whole | refused,
         small.difference,
     )

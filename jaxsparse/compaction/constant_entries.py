@@ -48,17 +48,23 @@ class Entries(NamedTuple):
         return {n: self.values[n] for n in eqn.inputs if not self.varies[n].any()}
 
 
-def forward(program: Program, leaves: dict[str, Any]) -> Entries:
+def forward(
+    program: Program, leaves: dict[str, Any], without: frozenset[int] = frozenset()
+) -> Entries:
     """Computes all entries that do not depend on an input.
 
     Args:
       program: the program.
       leaves: values of the parameters by name, with zeros for the pruned weights.
+      without: values that are taken to be 1 where they vary, by number.
     """
     count = len(program.avals)
     entries = Entries([None] * count, [None] * count)
 
     def know(number: int, value: Any) -> None:
+        if value is None:
+            _vary(entries, number, program)
+            return
         aval = program.avals[number]
         entries.values[number] = (
             value if arithmetic.is_key(aval) else arithmetic.to_numpy(value)
@@ -73,18 +79,24 @@ def forward(program: Program, leaves: dict[str, Any]) -> Entries:
         _vary(entries, number, program)
     for eqn in program.equations:
         if any(entries.varies[n].any() for n in eqn.inputs):
-            _step(eqn, program, entries)
-            continue
-        operands = [entries.values[n] for n in eqn.inputs]
-        try:
-            results = arithmetic.evaluate(eqn, program, operands)
-        except Exception:  # what runs only inside a larger program, such as psum
-            for number in eqn.outputs:
-                _vary(entries, number, program)
-            continue
+            if without.isdisjoint(eqn.outputs):
+                _step(eqn, program, entries)
+                continue
+            results = [np.ones(program.avals[n].shape) for n in eqn.outputs]
+        else:
+            results = _computed(eqn, program, entries)
         for number, value in zip(eqn.outputs, results, strict=True):
             know(number, value)
     return entries
+
+
+def _computed(eqn: Equation, program: Program, entries: Entries) -> list[Any]:
+    """Computes the results of constants; None where this is not possible."""
+    operands = [entries.values[n] for n in eqn.inputs]
+    try:
+        return arithmetic.evaluate(eqn, program, operands)
+    except Exception:  # what runs only inside a larger program, such as psum
+        return [None] * len(eqn.outputs)
 
 
 def _vary(entries: Entries, number: int, program: Program) -> None:
@@ -212,12 +224,15 @@ def _rows(eqn: Equation, program: Program) -> tuple[int, ...] | None:
     return rows if rows and whole and is_plain and 0 not in shape else None
 
 
-def needed(program: Program, entries: Entries) -> list[Pattern]:
+def needed(
+    program: Program, entries: Entries, without: frozenset[int] = frozenset()
+) -> list[Pattern]:
     """Finds the entries that an output depends on.
 
     Args:
       program: the program.
       entries: what `forward` returned.
+      without: values whose operands are not needed for them, by number.
 
     Returns:
       For each value a boolean array.
@@ -226,7 +241,7 @@ def needed(program: Program, entries: Entries) -> list[Pattern]:
     for number in program.outputs:
         need[number] = np.broadcast_to(True, need[number].shape)
     for eqn in reversed(program.equations):
-        if not any(need[n].any() for n in eqn.outputs):
+        if not any(need[n].any() for n in eqn.outputs if n not in without):
             continue
         found = moves.sources(eqn, program, entries.constants(eqn))
         if found is not None:

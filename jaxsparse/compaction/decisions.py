@@ -4,6 +4,7 @@ A unit is dead if none of its entries both varies and matters: nothing reads it,
 input reaches it. What a constant unit emits is added to biases where that is exact.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,9 @@ Array = np.ndarray
 
 # How often units that have to stay together are tried in smaller parts.
 MOST_TRIALS = 24
+# Reasons.
+LAST = "a layer keeps one unit"
+ROUNDED = "`round_to` keeps a multiple of"
 
 
 class Network(NamedTuple):
@@ -40,7 +44,7 @@ class Decision(NamedTuple):
     Attributes:
       units: the units.
       corrections: what is added to leaves, by name.
-      stay: constant units that are kept, each with the operation that prevents it.
+      stay: dead units that are kept, each with the reason.
     """
 
     units: set[int]
@@ -60,26 +64,41 @@ def analyze(program: Program, leaves: dict[str, Any]) -> Network:
     return Network(labeled, entries, constant_entries.needed(program, entries))
 
 
-def dead_units(network: Network) -> set[int]:
-    """Finds the units without any entry that varies and matters.
+def live_indices(network: Network) -> Iterator[tuple[Array, Pattern]]:
+    """Finds which indices have an entry that varies and matters.
 
     Args:
       network: the network.
+
+    Yields:
+      For each axis of each value, once for each of its factors, the units of its
+      indices, and which of the indices do.
     """
     labeled = network.labeled
-    alive: set[int] = set()
     for number, axes in enumerate(labeled.axes):
         varies = network.entries.varies[number]
         if varies is None or not axes or not varies.any():
             continue
         live = varies & network.need[number]
         for i, axis in enumerate(axes):
-            others = tuple(k for k in range(live.ndim) if k != i)
-            grid = live.any(others).reshape([len(factor) for factor in axis])
+            along = live.any(tuple(k for k in range(live.ndim) if k != i))
+            sizes = [len(factor) for factor in axis]
             for k, factor in enumerate(axis):
-                rest = tuple(j for j in range(grid.ndim) if j != k)
-                alive |= set(labeled.labels.sets(factor)[grid.any(rest)].tolist())
-    return labeled.units() - alive
+                units = labeled.labels.sets(factor)
+                units = units.reshape([-1 if j == k else 1 for j in range(len(sizes))])
+                yield np.broadcast_to(units, sizes).reshape(-1), along
+
+
+def dead_units(network: Network) -> set[int]:
+    """Finds the units without any entry that varies and matters.
+
+    Args:
+      network: the network.
+    """
+    alive: set[int] = set()
+    for units, live in live_indices(network):
+        alive |= set(units[live].tolist())
+    return network.labeled.units() - alive
 
 
 def decide(
@@ -98,24 +117,32 @@ def decide(
     """
     units = dead_units(network)
     units = units if allowed is None else units & allowed
-    chosen = _exact(network, _keep_some(network.labeled, units, round_to))
+    labeled = network.labeled
+    wanted, held = _keep_some(labeled, units, round_to)
+    chosen = _exact(network, wanted)
     stay = dict(chosen.stay)
     # Some of the units that had to stay may go without the others.
     trials, parts = MOST_TRIALS, _halves(sorted(stay))
     while parts and trials and len(stay) > 1:
         part, trials = parts.pop(0), trials - 1
-        wanted = _keep_some(network.labeled, chosen.units | set(part), round_to)
+        wanted, others = _keep_some(labeled, chosen.units | set(part), round_to)
         more = _exact(network, wanted)
         if len(more.units) > len(chosen.units) and not more.stay:
-            chosen = more
+            chosen, held = more, held | others
         elif len(part) > 1:
             parts += _halves(part)
-    # Units that stay make an axis longer, so rounding comes last.
-    rounded = _keep_some(network.labeled, chosen.units, round_to)
-    if rounded != chosen.units:
-        chosen = _exact(network, rounded)
+    # Units that stay make an axis longer. So rounding comes last, and what seemed to be
+    # the last unit of its layer may go after all.
     stay = {unit: why for unit, why in stay.items() if unit not in chosen.units}
-    return Decision(chosen.units, chosen.corrections, stay)
+    for candidates in (units - stay.keys(), chosen.units):
+        wanted, others = _keep_some(labeled, candidates, round_to)
+        more = chosen if wanted == chosen.units else _exact(network, wanted)
+        held, stay = held | others, stay | more.stay
+        if more is chosen or not more.stay:
+            break
+    reasons = held | stay
+    stay = {unit: reasons[unit] for unit in sorted(units - more.units)}
+    return Decision(more.units, more.corrections, stay)
 
 
 def _halves(units: list[int]) -> list[list[int]]:
@@ -142,9 +169,16 @@ def _exact(network: Network, units: set[int]) -> Decision:
     return Decision(units, {}, stay)
 
 
-def _keep_some(labeled: Labeled, units: set[int], round_to: int) -> set[int]:
-    """Keeps units where an axis would get length 0, or no multiple of a number."""
+def _keep_some(
+    labeled: Labeled, units: set[int], round_to: int
+) -> tuple[set[int], dict[int, str]]:
+    """Keeps units where an axis would get length 0, or no multiple of a number.
+
+    Returns:
+      The units that may still go, and the reason for each of the others.
+    """
     units, labels = set(units), labeled.labels
+    held: dict[int, str] = {}
     leaves = [
         labels.sets(axis[0])
         for number in labeled.program.leaves.values()
@@ -161,6 +195,7 @@ def _keep_some(labeled: Labeled, units: set[int], round_to: int) -> set[int]:
                 if kept >= least and not (kept % round_to and kept < len(sets)):
                     break
                 units.remove(unit)
+                held[unit] = f"{ROUNDED} {round_to} units" if kept else LAST
                 kept += int((sets == unit).sum())
                 changed = True
-    return units
+    return units, held

@@ -1,12 +1,17 @@
 """Decisions whose smaller network was traced, run and compared."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxsparse.compaction import checks, cutting, decisions, removed_units
+from jaxsparse.compaction import (
+    checks,
+    cutting,
+    decisions,
+    removed_units,
+    unit_statistics,
+)
 from jaxsparse.compaction.decisions import Decision, Network
 from jaxsparse.compaction.removed_units import Labeled
 from jaxsparse.coupling.groups import LeafAxis
@@ -83,9 +88,7 @@ class Trial:
             return reason
         try:
             gap, relative = checks.difference(
-                functools.partial(self._apply, self._params),
-                functools.partial(apply, small),
-                self._inputs,
+                (self._apply, self._params), (apply, small), self._inputs
             )
         except Exception as error:  # whatever the user's function raises
             lines = str(error).splitlines() or [""]
@@ -156,17 +159,18 @@ def _axes(labeled: Labeled, units: set[int]) -> list[LeafAxis]:
     ]
 
 
-def kept(network: Network, stay: dict[int, str]) -> dict[tuple[str, int, int], str]:
-    """Lists the indices of units that are constant and stay.
+def kept(network: Network, decision: Decision) -> dict[tuple[str, int, int], str]:
+    """Lists the indices of units that stay although their weights are pruned.
 
     Args:
       network: the network.
-      stay: the units, each with the operation that prevents their removal.
+      decision: the units that go, and the dead ones that stay.
 
     Returns:
       The reason by leaf, axis and index.
     """
-    labeled, found = network.labeled, {}
+    labeled, found = network.labeled, unit_statistics.kept(network)
+    stay = decision.stay
     for name, number in labeled.program.leaves.items():
         for i, axis in enumerate(labeled.axes[number]):
             sets = labeled.labels.sets(axis[0])

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Int
 
 Factor = Int[np.ndarray, " _"]
 Axis = tuple[Factor, ...]
+SPLIT = "part of an axis that is split by a reshape"  # why some indices are fixed
 
 
 class Labels:
@@ -222,9 +223,8 @@ class Labels:
         if differs.count(True) > 1:
             for column in labels.T[1:]:
                 self.join(labels[:, 0], column)
-        whole = "part of an axis that is split by a reshape"
         return [
-            labels[:, 0] if i == chosen else self.constant(size, whole)[0]
+            labels[:, 0] if i == chosen else self.constant(size, SPLIT)[0]
             for i, size in enumerate(sizes)
         ]
 

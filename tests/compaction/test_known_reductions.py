@@ -221,6 +221,7 @@ NETWORKS = {
             "a1": {2: (1, 4), 3: (1, 2, 3)},
             "b1": {2: (1, 2, 3), 3: (1, 4)},
         },
+        named="a layer keeps one unit",
     ),
     # 1 and 6 are dead, but counted in their groups; group 2 is unread as a whole.
     "normalized groups": Network(
@@ -229,6 +230,7 @@ NETWORKS = {
         floats((2, 5, 3)),
         {"a": [s_[:, 1]], "b": [s_[[6, 8, 9, 10, 11]]]},
         unit(("a", 1), ("c", 0), ("scale", 0), ("b", 0), of=(8, 9, 10, 11)),
+        named="'reduce_sum' over units",
         fixed={"c": {1: 0.0}},
     ),
     # Head 1 is unread. The values of head 2 are constant, and one feature of head 3.
@@ -281,3 +283,10 @@ NETWORKS = {
 @pytest.mark.parametrize("name", NETWORKS)
 def test_known_reductions(name: str) -> None:
     reductions.check(NETWORKS[name])
+
+
+def test_single_channels_of_normalized_groups_are_listed() -> None:
+    small = reductions.check(NETWORKS["normalized groups"])
+    leaves = ("a", 1), ("c", 0), ("scale", 0), ("b", 0)
+    expected = {(leaf, axis, unit) for leaf, axis in leaves for unit in (1, 6)}
+    assert small.report.kept.keys() == expected

@@ -9,6 +9,7 @@ from helpers import reductions
 from helpers.reductions import Network, floats, relu, s_, unit
 from jax import lax
 
+from jaxsparse import compaction
 from jaxsparse.types import Params
 
 
@@ -217,13 +218,23 @@ NETWORKS = {
         fixed={"c": {1: 1.7}},
     ),
     "normalized units": Network(
-        layer_norm, TWO, floats((2, 4)), {"a": [s_[:, 1]], "b": [s_[2]]}, {}
+        layer_norm,
+        TWO,
+        floats((2, 4)),
+        {"a": [s_[:, 1]], "b": [s_[2]]},
+        {},
+        named="'reduce_sum' over units",
     ),
     "mean of units": Network(
         mean_of_units, TWO, floats((2, 4)), {"a": [s_[:, 1]]}, {}, named="'div' by 6"
     ),
     "softmax over units": Network(
-        softmax, TWO, floats((2, 4)), {"a": [s_[:, 1]], "b": [s_[1]]}, {}
+        softmax,
+        TWO,
+        floats((2, 4)),
+        {"a": [s_[:, 1]], "b": [s_[3]]},
+        {},
+        named="'reduce_max' and 'reduce_sum' over units",
     ),
     "sorted units": Network(
         sorted_units, TWO, floats((2, 4)), {"a": [s_[:, 1]]}, {}, named="'sort'"
@@ -272,7 +283,12 @@ NETWORKS = {
         named="no operation reads the leaf",
     ),
     "a layer without weights": Network(
-        unread, TWO, floats((2, 4)), {"a": [s_[:]]}, unit(*BOTH, of=(1, 2, 3, 4, 5))
+        unread,
+        TWO,
+        floats((2, 4)),
+        {"a": [s_[:]]},
+        unit(*BOTH, of=(1, 2, 3, 4, 5)),
+        named="a layer keeps one unit",
     ),
 }
 
@@ -280,3 +296,45 @@ NETWORKS = {
 @pytest.mark.parametrize("name", NETWORKS)
 def test_what_goes_and_what_stays(name: str) -> None:
     reductions.check(NETWORKS[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "units"), [("normalized units", (1, 2)), ("softmax over units", (1, 3))]
+)
+def test_units_of_a_statistic_are_listed(name: str, units: tuple[int, ...]) -> None:
+    """A unit without inputs, and one that the next layer does not read."""
+    network = NETWORKS[name]
+    params, active = reductions.make(network)
+    small = compaction.compact(network.apply, params, active, network.x)
+    expected = {(leaf, axis, unit) for leaf, axis in BOTH for unit in units}
+    assert small.report.kept.keys() == expected
+
+
+def test_units_that_only_a_normalized_layer_reads_are_listed() -> None:
+    """Unit 2 of the first layer is read by unit 1 of the second, which is unread."""
+
+    def apply(p: Params, x: Any) -> Any:
+        return layer_norm({"a": p["b"], "b": p["c"]}, relu(x @ p["a"]))
+
+    network = Network(
+        apply,
+        {"a": (4, 3), "b": (3, 5), "c": (5, 2)},
+        floats((2, 4)),
+        {"b": [s_[2, [0, 2, 3, 4]]], "c": [s_[1]]},
+        {},
+        named="'reduce_sum' over units",
+    )
+    kept = reductions.check(network).report.kept
+    assert kept.keys() == {("a", 1, 2), ("b", 0, 2), ("b", 1, 1), ("c", 0, 1)}
+
+
+def test_a_sum_that_is_an_output_is_no_statistic() -> None:
+    """It reads all units, as a layer would; no unit stays in spite of its weights."""
+    network = Network(
+        lambda p, x: relu(x @ p["a"]).sum(-1),
+        {"a": (4, 6)},
+        floats((2, 4)),
+        {"a": [s_[:, 1]]},
+        {"a": {1: (1,)}},
+    )
+    reductions.check(network)

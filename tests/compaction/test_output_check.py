@@ -12,6 +12,12 @@ from jaxsparse.compaction import checks
 from jaxsparse.coupling.program import trace
 
 
+def difference(first: Callable, second: Callable, example: tuple) -> tuple:
+    """Compares two functions of inputs without parameters."""
+    pair = [(lambda _, *x, run=run: run(*x), {}) for run in (first, second)]
+    return checks.difference(*pair, example)
+
+
 @pytest.mark.parametrize(
     ("dtype", "allowed"),
     [
@@ -30,7 +36,7 @@ def test_tolerance_is_below_the_outputs_in_every_dtype(
 
 def test_an_output_that_is_a_tenth_larger_is_another_one_in_bfloat16() -> None:
     x = jnp.ones((2, 3), jnp.bfloat16)
-    _, relative = checks.difference(lambda x: x, lambda x: x * 1.1, (x,))
+    _, relative = difference(lambda x: x, lambda x: x * 1.1, (x,))
     assert relative > checks.tolerance(trace(lambda p, x: p * x, x, x))
 
 
@@ -43,16 +49,16 @@ def test_differences_beside_an_entry_that_is_not_finite_count(special: float) ->
         return first(2 * x + 7)
 
     x = jnp.ones((2, 3))
-    absolute, relative = checks.difference(first, second, (x,))
+    absolute, relative = difference(first, second, (x,))
     assert 7 < absolute < 50
     assert relative > 1
-    assert checks.difference(first, first, (x,)) == (0, 0)
+    assert difference(first, first, (x,)) == (0, 0)
 
 
 @pytest.mark.parametrize("other", [jnp.inf, jnp.nan, 1.0])
 def test_entries_that_are_not_finite_have_to_be_the_same(other: float) -> None:
     x = jnp.ones((2, 3))
-    found = checks.difference(lambda x: x - jnp.inf, lambda x: x * 0 + other, (x,))
+    found = difference(lambda x: x - jnp.inf, lambda x: x * 0 + other, (x,))
     assert found == (jnp.inf, jnp.inf)
 
 
@@ -67,13 +73,28 @@ def test_entries_that_are_not_finite_have_to_be_the_same(other: float) -> None:
 )
 def test_outputs_of_another_form_are_others(other: Callable) -> None:
     x = jnp.ones((2, 3))
-    assert checks.difference(lambda x: (x,), other, (x,)) == (np.inf, np.inf)
+    assert difference(lambda x: (x,), other, (x,)) == (np.inf, np.inf)
+
+
+def test_every_network_is_compared_with_its_own_parameters() -> None:
+    """They are arguments of the compiled programs, and no constants of them."""
+    x, seen = jnp.ones((2, 3)), []
+
+    def apply(p: Any, x: Any) -> Any:
+        seen.append(isinstance(p, jax.core.Tracer))
+        return p * x
+
+    pair = (apply, jnp.array(2.0)), (apply, jnp.array(3.0))
+    absolute, relative = checks.difference(*pair, (x,))
+    assert relative == pytest.approx(0.5)
+    assert absolute > 0.5
+    assert all(seen)
 
 
 def test_integers_have_to_be_equal() -> None:
     x = jnp.arange(5)
-    assert checks.difference(lambda x: 2 * x, lambda x: x + x, (x,)) == (0, 0)
-    found = checks.difference(lambda x: x, lambda x: jnp.minimum(x, 3), (x,))
+    assert difference(lambda x: 2 * x, lambda x: x + x, (x,)) == (0, 0)
+    found = difference(lambda x: x, lambda x: jnp.minimum(x, 3), (x,))
     assert found == (np.inf, np.inf)
 
 
@@ -81,9 +102,9 @@ def test_networks_of_one_batch_size_are_compared_for_it() -> None:
     def apply(x: Any) -> Any:
         return x.reshape(4, 2)
 
-    assert checks.difference(apply, apply, (jnp.ones((4, 2)),)) == (0, 0)
+    assert difference(apply, apply, (jnp.ones((4, 2)),)) == (0, 0)
     with pytest.raises(TypeError, match="cannot reshape"):
-        checks.difference(apply, apply, (jnp.ones((3, 2)),))
+        difference(apply, apply, (jnp.ones((3, 2)),))
 
 
 def test_inputs_are_drawn_from_the_range_of_the_example() -> None:
@@ -99,8 +120,9 @@ def test_inputs_are_drawn_from_the_range_of_the_example() -> None:
 @pytest.mark.parametrize(
     ("example", "sizes"),
     [
-        (((2, 3),), [None, 1]),
-        (((1, 3), (1,)), [None, 2]),
+        (((2, 3),), [None, 1, 5]),
+        (((1, 3), (1,)), [None, 2, 5]),
+        (((5, 3),), [None, 1, 3]),
         (((2, 3), (3, 3)), [None]),
         (((2, 3), ()), [None]),
         ((), [None]),

@@ -83,11 +83,39 @@ def test_widths_are_rounded_up(multiple: int, width: int) -> None:
     active = without(params, list(range(11)), [])
     small = compaction.compact(mlp, params, active, X, round_to=multiple)
     assert small.params["in"]["bias"].shape == (width,)
+    reason = f"`round_to` keeps a multiple of {multiple} units"
+    assert set(small.report.kept.values()) == ({reason} if width > 5 else set())
+    expected = list(range(width - 5))
+    assert [i for leaf, _, i in small.report.kept if leaf == "in/bias"] == expected
     # A layer that is narrower than the multiple stays.
     narrow = draw(6)
     active = without(narrow, [1], [])
     small = compaction.compact(mlp, narrow, active, X, round_to=8)
     assert small.params["in"]["bias"].shape == (6,)
+
+
+def test_the_last_unit_of_a_layer_is_named() -> None:
+    params = draw(4)
+    small = compaction.compact(mlp, params, without(params, [0, 1, 2, 3], []), X)
+    assert small.params["in"]["bias"].shape == (1,)
+    places = ("in/kernel", 1, 0), ("in/bias", 0, 0), ("out/kernel", 0, 0)
+    assert small.report.kept == dict.fromkeys(places, "a layer keeps one unit")
+
+
+def test_products_are_not_rounded() -> None:
+    """Accelerators would round operands, and with them constants that are folded."""
+    seen = []
+
+    def apply(p: Params, x: Any) -> Any:
+        seen.append(jax.config.jax_default_matmul_precision)
+        return mlp(p, x)
+
+    params = draw()
+    compaction.compact(apply, params, without(params, [0], [5]), X)
+    # What is only counted, and never run, comes last.
+    assert set(seen[:-2]) == {"highest"}
+    assert len(seen) > 2
+    assert jax.config.jax_default_matmul_precision != "highest"
 
 
 def test_nesting_and_dtypes_stay() -> None:

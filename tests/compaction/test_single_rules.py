@@ -124,7 +124,8 @@ LAYERS = {"a": (4, 6), "c": (6,), "b": (6, 3), "d": (3,)}
 CONSTANT = {"a": [s_[:, 1]]}
 UNREAD = {"b": [s_[1]]}
 FIXED = {"c": {1: 0.5}}
-GONE = unit(("a", 1), ("c", 0), ("b", 0), of=(1,))
+COUPLED = (("a", 1), ("c", 0), ("b", 0))
+GONE = unit(*COUPLED, of=(1,))
 X, STEPS = floats((2, 4)), floats((2, 3, 4))
 NO_BIAS = {name: LAYERS[name] for name in "acb"}
 NETWORKS = {
@@ -228,6 +229,29 @@ def test_a_unit_that_stays_counts_when_widths_are_rounded() -> None:
                 network.apply, params, active, network.x, round_to=multiple
             )
             assert small.params["a"].shape == (4, width)
+
+
+@pytest.mark.parametrize("stay", [(3,), (0, 3)])
+def test_the_last_unit_goes_if_another_has_to_stay(stay: tuple[int, ...]) -> None:
+    """Nothing reaches both layers, and what some units of the first emit is not 0."""
+    emitted = dict.fromkeys(range(6), -0.5) | dict.fromkeys(stay, 0.5)
+    network = Network(
+        lambda p, x: relu(x @ p["e"]) @ p["f"] + relu(hidden(p, x)),
+        NO_BIAS | {"e": (4, 5), "f": (5, 3)},
+        X,
+        {"a": [s_[:]], "e": [s_[:]]},
+        {
+            **unit(*COUPLED, of=tuple(i for i in range(6) if i not in stay)),
+            **unit(("e", 1), ("f", 0), of=(1, 2, 3, 4)),
+        },
+        named="a",
+        fixed={"c": emitted},
+    )
+    kept = reductions.check(network).report.kept
+    cause = "a constant that no bias takes up before an output"
+    expected = {(leaf, i, unit): cause for leaf, i in COUPLED for unit in stay}
+    last = ("e", 1, 0), ("f", 0, 0)
+    assert kept == expected | dict.fromkeys(last, "a layer keeps one unit")
 
 
 def test_a_bias_of_integers_takes_up_nothing() -> None:

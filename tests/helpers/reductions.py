@@ -1,5 +1,6 @@
 """A network with dead slices, what must go of it, and the check that it does."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -74,6 +75,30 @@ def make(network: Network) -> tuple[Params, Any]:
     return params, active
 
 
+def _compare(
+    network: Network, params: Params, active: Any, small: compaction.Compacted
+) -> None:
+    """Runs both networks on random inputs, apart from the check of the tool."""
+    rng = np.random.default_rng(11)
+    x = jax.tree.map(
+        lambda leaf: (
+            leaf
+            if jnp.issubdtype(leaf.dtype, jnp.integer)
+            else jnp.asarray(2 * rng.normal(size=leaf.shape), leaf.dtype)
+        ),
+        network.x,
+    )
+    thin = {
+        name: leaf if active[name] is None else jnp.where(active[name], leaf, 0)
+        for name, leaf in params.items()
+    }
+    with jax.numpy_rank_promotion("allow"), jax.default_matmul_precision("highest"):
+        run = jax.jit(network.apply)
+        wanted, got = run(thin, x), run(small.params, x)
+    close = functools.partial(np.testing.assert_allclose, atol=5e-5, rtol=1e-5)
+    jax.tree.map(close, got, wanted)
+
+
 def check(network: Network) -> compaction.Compacted:
     """Compacts a network; asserts what goes, and that outputs stay."""
     params, active = make(network)
@@ -85,8 +110,8 @@ def check(network: Network) -> compaction.Compacted:
         left = tuple(n - len(lost.get(i, ())) for i, n in enumerate(shape))
         assert small.params[leaf].shape == left, leaf
         assert active[leaf] is None or small.masks[leaf].shape == left, leaf
-    # Both networks have run; `test_output_check` tests the comparison.
     assert small.report.difference < 5e-5
+    _compare(network, params, active, small)
     kept = set(small.report.kept.values())
     kept |= {r for r in small.report.whole.values() if not r.startswith(NO_UNITS)}
     # What could not go has a reason, and where all that is dead goes there is none.
