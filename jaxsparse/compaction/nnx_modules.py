@@ -156,6 +156,7 @@ def _attention(layer: Any) -> None:
     if hasattr(layer, "num_kv_heads"):
         layer.num_kv_heads = layer.key.kernel.shape[-2]
     layer.in_features = layer.query.kernel.shape[-3]
+    layer.in_kv_features = layer.key.kernel.shape[-3]
     layer.out_features = layer.out.kernel.shape[-1]
 
 

@@ -62,7 +62,7 @@ def reduced_indices(eqn: Equation, removed: Removed) -> Reduced:
     elif eqn.name == "conv_general_dilated" and eqn.params["feature_group_count"] == 1:
         places = [(0, eqn.params["dimension_numbers"].lhs_spec[1])]
     elif eqn.name in REDUCES:
-        places = [(0, i) for i in eqn.params["axes"]]
+        places = [(0, int(i)) for i in eqn.params["axes"]]  # may be numpy's
     else:
         return {}
     return {(k, i): removed.along(axes[eqn.inputs[k]][i]) for k, i in places}
