@@ -1,6 +1,6 @@
-"""Random networks with random masks: outputs stay, and of MLPs nothing dead is left."""
+"""Random networks with random masks: outputs stay, and units planted as dead go."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import hypothesis
 import jax
@@ -13,8 +13,47 @@ from jaxsparse import compaction, masks
 from jaxsparse.types import Masks, Params
 
 # Few shapes, so that few programs are compiled.
-WIDTH, POSITIONS, BATCH = 4, 3, 2
-KINDS = ("dense", "convolution", "normalized", "residual", "attention", "gate")
+WIDTH, CHANNELS, BATCH = 4, 2, 2
+
+
+class Layer(NamedTuple):
+    """Leaves of a kind of layer.
+
+    Attributes:
+      reads: those that read the channels of the previous layer, along axis -2.
+      writes: those with the channels of this layer, along the last axis.
+      inner: for each set of units inside the layer the leaves with these units along
+        the last axis, and those along axis -2.
+    """
+
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    inner: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = ()
+
+
+STATISTICS = ("mean", "var", "scale", "bias")
+PROJECTIONS = ("query", "key", "kernel")
+LAYERS = {
+    "stem": Layer((), ("second", "bias"), ((("first", "inner"), ("second",)),)),
+    "dense": Layer(("kernel",), ("kernel", "bias")),
+    "convolution": Layer(("taps",), ("taps", "bias")),
+    "normalized": Layer(("taps",), ("taps", *STATISTICS)),
+    "residual": Layer(("kernel",), ("out",), ((("kernel", "bias"), ("out",)),)),
+    "gate": Layer(("kernel", "out"), ("kernel", "out", "bias")),
+    "attention": Layer(
+        PROJECTIONS, ("out",), ((("query", "key"), ()), (("kernel",), ("out",)))
+    ),
+    "heads": Layer(PROJECTIONS, ("out",), ((PROJECTIONS, ("out",)),)),
+}
+HEADS = np.array([[True, True, False, False], [False, False, True, True]])
+SHAPES = {
+    "first": (2, 2, CHANNELS, WIDTH),
+    "second": (2, 2, WIDTH, WIDTH),
+    "taps": (3, WIDTH, WIDTH),
+    **dict.fromkeys((*PROJECTIONS, "out"), (WIDTH, WIDTH)),
+    **dict.fromkeys((*STATISTICS, "inner"), (WIDTH,)),
+}
+KINDS = tuple(kind for kind in LAYERS if kind != "stem")
 
 
 def relu(x: Any) -> Any:
@@ -22,8 +61,12 @@ def relu(x: Any) -> Any:
 
 
 def convolve(x: Any, kernel: Any, padding: str) -> Any:
-    order = ("NHC", "HIO", "NHC")
-    return lax.conv_general_dilated(x, kernel, (1,), padding, dimension_numbers=order)
+    space = "HW"[: x.ndim - 2]
+    order = (f"N{space}C", f"{space}IO", f"N{space}C")
+    strides = (1,) * len(space)
+    return lax.conv_general_dilated(
+        x, kernel, strides, padding, dimension_numbers=order
+    )
 
 
 def normalize(p: Params, x: Any) -> Any:
@@ -33,7 +76,11 @@ def normalize(p: Params, x: Any) -> Any:
 
 
 def layer(kind: str, p: Params, x: Any) -> Any:
-    """Applies a layer to a sequence [b, t, c]."""
+    """Applies a layer to a sequence [b, t, c], the stem to images [b, h, w, c]."""
+    if kind == "stem":
+        x = relu(convolve(x, p["first"], "VALID") + p["inner"][None, None, None])
+        x = relu(convolve(x, p["second"], "VALID") + p["bias"][None, None, None])
+        return x.reshape(x.shape[0], -1, x.shape[-1])
     if kind == "dense":
         return relu(x @ p["kernel"] + p["bias"][None, None])
     if kind == "convolution":
@@ -44,35 +91,41 @@ def layer(kind: str, p: Params, x: Any) -> Any:
         return x + jnp.tanh(x @ p["kernel"] + p["bias"][None, None]) @ p["out"]
     if kind == "gate":
         return jax.nn.sigmoid(x @ p["kernel"] + p["bias"][None, None]) * (x @ p["out"])
-    query, key, value = (x @ p[name] for name in ("query", "key", "kernel"))
-    scores = jax.nn.softmax(jnp.einsum("btc,bsc->bts", query, key))
-    return jnp.einsum("bts,bsc->btc", scores, value) @ p["out"]
+    size = 2 if kind == "heads" else p["kernel"].shape[1]
+    query, key, value = (
+        (x @ p[name]).reshape(*x.shape[:2], -1, size)
+        if kind == "heads"
+        else (x @ p[name])[:, :, None]
+        for name in PROJECTIONS
+    )
+    scores = jax.nn.softmax(jnp.einsum("bthc,bshc->bhts", query, key))
+    found = jnp.einsum("bhts,bshc->bthc", scores, value)
+    return found.reshape(*x.shape[:2], -1) @ p["out"]
 
 
-LEAVES = {
-    "dense": ("kernel", "bias"),
-    "convolution": ("taps", "bias"),
-    "normalized": ("taps", "mean", "var", "scale", "bias"),
-    "residual": ("kernel", "bias", "out"),
-    "gate": ("kernel", "bias", "out"),
-    "attention": ("query", "key", "kernel", "out"),
-}
-MATRICES = ("kernel", "out", "query", "key")
+def forward(kinds: tuple[str, ...], params: Params, x: Any) -> Any:
+    for number, kind in enumerate(kinds):
+        x = layer(kind, params[f"layer{number}"], x)
+    last = params[f"layer{len(kinds)}"]
+    return x @ last["kernel"] + last["bias"][None, None]
 
 
-def draw(kinds: tuple[str, ...], seed: int) -> tuple[Params, Masks]:
-    """Draws parameters and masks with many dead rows and columns."""
-    rng = np.random.default_rng(seed)
+def leaves_of(kind: str) -> list[str]:
+    """Lists the leaves of a layer; the last one is dense."""
+    reads, writes, inner = LAYERS.get(kind, LAYERS["dense"])
+    within = [name for pair in inner for names in pair for name in names]
+    return list(dict.fromkeys([*reads, *writes, *within]))
+
+
+def draw(kinds: tuple[str, ...], rng: np.random.Generator) -> tuple[Params, Any]:
+    """Draws parameters, and masks with many dead rows and columns."""
     params: Params = {}
-    active: Masks = {}
+    active: Any = {}
     for number, kind in enumerate((*kinds, "head")):
         name = f"layer{number}"
         params[name], active[name] = {}, {}
-        for leaf in LEAVES.get(kind, ("kernel", "bias")):
-            if leaf == "taps":
-                shape: tuple[int, ...] = (3, WIDTH, WIDTH)
-            else:
-                shape = (WIDTH, WIDTH) if leaf in MATRICES else (WIDTH,)
+        for leaf in leaves_of(kind):
+            shape = SHAPES[leaf]
             value = rng.normal(size=shape)
             if leaf in ("var", "scale"):
                 value = np.abs(value) + 0.5
@@ -82,55 +135,100 @@ def draw(kinds: tuple[str, ...], seed: int) -> tuple[Params, Masks]:
             active[name][leaf] = None
             if len(shape) > 1:
                 mask = rng.random(shape) < 0.7
-                mask[..., rng.random(WIDTH) < 0.3] = False
-                mask[..., rng.random(WIDTH) < 0.3, :] = False
-                active[name][leaf] = jnp.asarray(mask)
+                mask[..., rng.random(shape[-1]) < 0.3] = False
+                mask[..., rng.random(shape[-2]) < 0.3, :] = False
+                active[name][leaf] = mask
     return params, active
+
+
+def plant(kinds: tuple[str, ...], active: Any, rng: np.random.Generator) -> dict:
+    """Masks all that some units read, and all that reads them.
+
+    Returns:
+      The number of these units by layer, leaf and axis.
+    """
+    found: dict[tuple[str, str, int], int] = {}
+
+    def kill(units: np.ndarray, name: str, leaves: tuple[str, ...], axis: int) -> None:
+        for leaf in leaves:
+            found[name, leaf, axis] = int(units.sum())
+            mask = active[name][leaf]
+            if mask is not None:
+                np.moveaxis(mask, axis, 0)[units] = False
+
+    def some() -> np.ndarray:
+        units = rng.random(WIDTH) < 0.4
+        units[rng.integers(WIDTH)] = False
+        return units
+
+    units = np.zeros(WIDTH, bool)
+    for number, kind in enumerate(kinds):
+        name, (reads, writes, inner) = f"layer{number}", LAYERS[kind]
+        kill(units, name, reads, -2)
+        if kind == "stem":  # at least one unit in each network
+            units = HEADS[rng.integers(2)]
+        elif kind != "residual":  # which adds to the same channels
+            units = some()
+        kill(units, name, writes, -1)
+        for before, behind in inner:
+            within = HEADS[rng.integers(2)] if kind == "heads" else some()
+            kill(within, name, before, -1)
+            kill(within, name, behind, -2)
+    kill(units, f"layer{len(kinds)}", ("kernel",), -2)
+    return found
+
+
+def to_arrays(active: Any) -> Masks:
+    return jax.tree.map(jnp.asarray, active)
 
 
 @hypothesis.settings(max_examples=12)
 @hypothesis.given(
     st.lists(st.sampled_from(KINDS), min_size=1, max_size=3), st.integers(0, 999)
 )
-def test_outputs_stay_equal(kinds: list[str], seed: int) -> None:
-    params, active = draw(tuple(kinds), seed)
+def test_outputs_stay_equal_and_dead_units_go(kinds: list[str], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    network = ("stem", *kinds)
+    params, numpy_masks = draw(network, rng)
+    planted = plant(network, numpy_masks, rng)
+    active = to_arrays(numpy_masks)
 
     def apply(p: Params, x: Any) -> Any:
-        for number, kind in enumerate(kinds):
-            x = layer(kind, p[f"layer{number}"], x)
-        last = p[f"layer{len(kinds)}"]
-        return x @ last["kernel"] + last["bias"][None, None]
+        return forward(network, p, x)
 
-    rng = np.random.default_rng(seed)
-    shape = (BATCH, POSITIONS, WIDTH)
-    example = jnp.zeros(shape)  # says nothing about which units are silent
+    shape = (4, 4, CHANNELS)
+    example = jnp.zeros((BATCH, *shape))  # says nothing about which units are silent
     small = compaction.compact(apply, params, active, example)
     thin = masks.apply(active, params)
-    for scale in (0.5, 5.0):
-        x = jnp.asarray(rng.normal(size=shape) * scale, jnp.float32)
-        wanted, got = np.asarray(apply(thin, x)), apply(small.params, x)
-        # Sums of other lengths round differently.
-        np.testing.assert_allclose(
-            got, wanted, atol=2e-5 * max(1, np.abs(wanted).max())
-        )
-    count = masks.num_active(active)
-    assert masks.num_active(small.masks) <= count
+    # With the shapes and the precision of the tool, nothing is compiled again.
+    run = jax.jit(apply)
+    with jax.default_matmul_precision("highest"):
+        for batch, scale in ((BATCH, 0.5), (5, 5.0)):
+            x = jnp.asarray(rng.normal(size=(batch, *shape)) * scale, jnp.float32)
+            wanted, got = np.asarray(run(thin, x)), run(small.params, x)
+            # Sums of other lengths round differently.
+            np.testing.assert_allclose(
+                got, wanted, atol=2e-5 * max(1, np.abs(wanted).max())
+            )
+    for (name, leaf, axis), count in planted.items():
+        width = small.params[name][leaf].shape[axis]
+        assert width <= params[name][leaf].shape[axis] - count, (name, leaf, axis)
     before, after = small.report.parameters
-    assert after <= before
-    assert after == sum(leaf.size for leaf in jax.tree.leaves(small.params))
+    assert before == sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert after == sum(leaf.size for leaf in jax.tree.leaves(small.params)) < before
+    assert masks.num_active(small.masks) <= masks.num_active(active)
 
 
 def test_of_an_mlp_all_dead_units_go() -> None:
     """Counts the units that an input reaches and an output reads, unit by unit."""
     for seed in range(8):
-        params, active = draw(("dense", "dense"), seed)
+        params, numpy_masks = draw(("dense", "dense"), np.random.default_rng(seed))
+        active = to_arrays(numpy_masks)
 
         def apply(p: Params, x: Any) -> Any:
-            for number in range(2):
-                x = layer("dense", p[f"layer{number}"], x)
-            return x @ p["layer2"]["kernel"] + p["layer2"]["bias"][None, None]
+            return forward(("dense", "dense"), p, x)
 
-        kernels = [np.asarray(active[f"layer{i}"]["kernel"]) for i in range(3)]
+        kernels = [numpy_masks[f"layer{i}"]["kernel"] for i in range(3)]
         reached = [np.ones(WIDTH, bool)]
         for kernel in kernels[:2]:
             reached.append((kernel & reached[-1][:, None]).any(0))
