@@ -43,6 +43,7 @@ BENCHMARKS = {
     "scaling": "FLOPs and communication on 1 to 8 devices; times on real devices",
     "other_libraries": "pruning and sparse training; jaxpruner, torch.nn.utils.prune",
     "throughput": "training ResNets by dtype, batch and replicates; only accelerators",
+    "short_imp": "a short lottery-ticket run on CIFAR-10, whole; only accelerators",
     "reproduction": "reproduce.py --scale=quick of each study; only by name",
 }
 LONG = ("reproduction",)  # which take many minutes, and are run only by name

@@ -67,27 +67,28 @@ def test_a_command_that_fails_says_why(tmp_path: Path, to_first_line: bool) -> N
         commands.run("-c", words, cache=tmp_path, to_first_line=to_first_line)
 
 
-def test_a_run_is_scaled_linearly_to_all_levels(
+def test_the_main_job_is_timed_with_all_its_levels(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A stage takes a second and the rest of the run three; nothing is compiled."""
+    """A level takes four seconds, one of the second half six; nothing is compiled."""
     levels = []
 
     def run(*words: str, cache: Path) -> commands.Timed:
         (count,) = (int(w.partition("=")[2]) for w in words if "lottery.levels" in w)
         levels.append(count)
-        return commands.Timed(0.0, 0.0, 3.0 + 1 + 4 * count, [])
+        return commands.Timed(0.0, 0.0, 4.0 * count + 2.0 * max(0, count - 11), [])
 
     jobs = {lth_digits.CALLS: Job(print, 0), lth_digits.BARE: Job(print, 0)}
     monkeypatch.setattr(commands, "run", run)
-    monkeypatch.setattr(lth_digits, "training_jobs", lambda c: (jobs, 44 * 10))
+    monkeypatch.setattr(lth_digits, "training_jobs", lambda c: (jobs, 520))
     speeds = {lth_digits.CALLS: [50.0] * 2, lth_digits.BARE: [100.0] * 2}
     monkeypatch.setattr(timing, "interleave", lambda jobs, **how: speeds)
     (table,) = lth_digits.measure(**BRIEF)
-    assert levels == [1, 1, 4, 1, 4]  # the first fills the cache
-    assert table.data["seconds"][lth_digits.RUN] == [88.0] * 2
-    # 5 replicates of 440 steps.
-    assert table.data["seconds"][lth_digits.CALLS] == [44.0] * 2
+    assert levels == [1, 1, 11, 21, 1, 11, 21]  # the first fills the cache
+    assert table.data["seconds"][lth_digits.RUN] == [104.0] * 2
+    assert table.data["growth"] == [1.5] * 2
+    # 5 replicates of 520 steps.
+    assert table.data["seconds"][lth_digits.CALLS] == [52.0] * 2
     assert table.data["share"]["not training"] == [0.5] * 2
     assert [row[0] for row in table.rows] == [lth_digits.RUN, *jobs]
     assert unmeasured(table, "lth_digits") == []
@@ -185,8 +186,19 @@ def test_resnet_8_is_trained_alone_and_with_others(
 
 
 def test_one_pass_counts_the_scores_that_reach_the_threshold() -> None:
-    scores = {"a": jnp.array([[0.5, 1.0, 2.0]]), "b": jnp.array([3.0, 0.0])}
-    assert passes.count_reached(scores, 1.0) == 3
+    scores = [jnp.array([[5, 10, 20]], jnp.int32), jnp.array([30, 0], jnp.int32)]
+    assert passes.count_reached(scores, 10) == 3
+
+
+def test_passes_of_a_selection_are_counted() -> None:
+    """To select none takes no pass; ties take those of a second search."""
+    apart, equal = jnp.arange(8.0).reshape(2, 4), jnp.ones((2, 4))
+    none, few, more = (
+        passes.count_passes({"a": scores}, count)
+        for scores, count in ((apart, 0), (apart, 4), (equal, 4))
+    )
+    # Bisection over the 2**32 values of float32 makes at most 32 passes.
+    assert none == 0 < few <= 32 < more
 
 
 def test_passes_are_multiples_of_one_pass() -> None:
@@ -197,6 +209,7 @@ def test_passes_are_multiples_of_one_pass() -> None:
     found = table.data["650"]
     assert set(found["milliseconds"]) == {"jaxsparse.select", passes.PASS}
     assert set(found["passes"]) == {"jaxsparse.select"}
+    assert found["counted"] >= 1
 
 
 def test_the_state_of_an_optimizer_is_counted_in_bytes() -> None:

@@ -1,12 +1,17 @@
 """Benchmarks of devices, input, startup, other libraries and accelerators."""
 
+import importlib
 import json
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
 import pytest
 
 from experiments.benchmarks import (
@@ -19,6 +24,7 @@ from experiments.benchmarks import (
     pipeline,
     rows,
     scaling,
+    short_imp,
     startup,
     throughput,
     timing,
@@ -226,6 +232,39 @@ def test_a_library_that_fails_is_a_row_and_not_an_error() -> None:
     assert table.rows[1] == (other_libraries.JAXPRUNER, said, "")
 
 
+def test_steps_of_the_rigl_of_jaxpruner_are_repeated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a stand-in for the library, which is seldom installed."""
+
+    class Updater:
+        def __init__(self, **options: Any) -> None:
+            assert set(options) == {"sparsity_distribution_fn", "scheduler"}
+
+        def wrap_optax(self, inner: Any) -> Any:
+            return inner
+
+        def post_gradient_update(self, params: Any, opt_state: Any) -> Any:
+            return jax.tree.map(lambda leaf: leaf * 0.5, params)
+
+    library = types.ModuleType("jaxpruner")
+    library.sparsity_distributions = types.SimpleNamespace(uniform=dict)
+    library.PeriodicSchedule, library.RigL = dict, Updater
+    monkeypatch.setitem(sys.modules, "jaxpruner", library)
+    name = "experiments.benchmarks.jax_pruner"
+    known = sys.modules.pop(name, None)
+    try:
+        module = importlib.import_module(name)
+    finally:
+        sys.modules.pop(name, None)
+        if known:
+            sys.modules[name] = known
+    params = {"a": jnp.ones(2)}
+    job = module.rigl_job(optax.sgd(0.1), params, params, sparsity=0.5)
+    job.run(3)
+    np.testing.assert_array_equal(params["a"], 1)  # a copy is updated
+
+
 def test_torch_prunes_as_many_as_are_asked_for() -> None:
     pytest.importorskip("torch")
     shapes = {"a": (30, 20), "b": (50, 4)}
@@ -234,6 +273,36 @@ def test_torch_prunes_as_many_as_are_asked_for() -> None:
     )
     assert select.data["kept"][other_libraries.TORCH] == 80
     assert other_libraries.TORCH in step.data["milliseconds"]
+
+
+def test_a_short_run_is_timed_whole_with_its_peak_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing is trained: the run directory is invented."""
+    (absent,) = short_imp.measure(seconds=0.0)
+    assert "no accelerator" in str(absent)
+    seen = []
+
+    def run(*words: str, cache: Path) -> commands.Timed:
+        (folder,) = (Path(w.partition("=")[2]) for w in words if "workdir" in w)
+        seen.append([w for w in words if "workdir" not in w])
+        peaks = [{"peak_device_bytes": n << 30, "peak_host_bytes": 5} for n in (1, 3)]
+        folder.mkdir()
+        text = "\n".join(map(json.dumps, [{"kind": "eval"}, *peaks]))
+        (folder / "metrics.jsonl").write_text(text, encoding="utf-8")
+        return commands.Timed(0.0, 0.0, 60.0 - 20 * len(seen), [])
+
+    monkeypatch.setattr(fixtures, "on_cpu", lambda: False)
+    monkeypatch.setattr(commands, "run", run)
+    (table,) = short_imp.measure(seconds=0.0, data_dir="here")
+    assert seen[0] == seen[1]
+    assert seen[0][1:] == [
+        *("--config=configs/lth_cifar.py:quick", "--config.data.dir=here"),
+    ]
+    assert table.data["seconds"] == {"compiled": [40.0], "cached": [20.0]}
+    assert table.data["bytes"] == {"device": [3 << 30] * 2, "host": [5] * 2}
+    assert dict(table.rows)["peak memory of the device, GiB"] == "3.00"
+    assert short_imp.format_gib([None]) == "not reported"
 
 
 def test_throughput_is_not_measured_on_cpus() -> None:

@@ -129,6 +129,10 @@ def test_accuracies_and_their_difference_in_deviations(found):
     assert rows.loc["lt", "difference"] == pytest.approx(expected)
     assert rows.loc["lt", "gain_points"] == 0.5
     assert rows.loc["lt", "published_gain_points"] == pytest.approx(0.06)
+    # The deviation of one pair of seeds is NaN.
+    found["predictions"]["lt"]["disagreement"] = [0.004, math.nan]
+    rows = tables.variants_frame("lenet", found).set_index("variant")
+    assert math.isnan(rows.loc["lt", "disagreement_difference"])
     # One seed, or no published numbers.
     assert math.isnan(rows.loc["rigl", "difference"])
 

@@ -83,11 +83,12 @@ def load(path: Path) -> Record | None:
       OSError: if the machine cannot read it.
     """
     try:
-        return Record(**json.loads(path.read_text(encoding="utf-8")))
+        record = Record(**json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
     except (ValueError, TypeError):
         return None
+    return record._replace(measured=_with_nan(record.measured))
 
 
 def save(path: Path, record: Record) -> None:
@@ -95,8 +96,8 @@ def save(path: Path, record: Record) -> None:
 
     Args:
       path: its file.
-      record: the measurements. NaN is written as null, which NumPy reads as NaN in
-        floats.
+      record: the measurements. NaN and infinity are written as null, which `load`
+        reads as NaN.
     """
     text = json.dumps(_rounded(record._asdict()), separators=(",", ":"))
     metrics_log.write_atomically(path, text + "\n")
@@ -111,6 +112,15 @@ def measured(folder: Path, runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     """
     each = {run.name: load(path_of(folder, run)) for run in runs}
     return {name: record.measured for name, record in each.items() if record}
+
+
+def _with_nan(value: Any) -> Any:
+    """Replaces each None by NaN."""
+    if isinstance(value, dict):
+        return {key: _with_nan(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_with_nan(each) for each in value]
+    return math.nan if value is None else value
 
 
 def _rounded(value: Any) -> Any:

@@ -15,7 +15,7 @@ from jaxsparse import masks as masks_lib
 from jaxsparse.coupling import activations
 from jaxsparse.factory import input_data, models
 from jaxsparse.factory.durations import config_context
-from jaxsparse.factory.trained_run import TrainedRun, load_dense
+from jaxsparse.factory.trained_run import DENSE, TrainedRun, load_dense
 from jaxsparse.training.state import of_one
 from jaxsparse.types import Masks
 

@@ -6,8 +6,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxsparse.data.data_pruning import score_files
-from jaxsparse.factory import dense_run, mask_alignment
+from jaxsparse.factory import dense_run
 from jaxsparse.factory import pretraining as pretraining_lib
+from jaxsparse.factory.trained_run import DENSE
 from jaxsparse.factory.warm_start_checks import is_ticket_file
 from jaxsparse.runner import old_runs
 
@@ -28,7 +29,7 @@ def recorded_hashes(config: ConfigDict, workdir: Path) -> dict[str, str | None]:
     c = config.warm_start
     of_masks = [c.masks] if c.masks and not is_ticket_file(c.masks) else []
     ticket = c.masks_run or c.run
-    dense = [mask_alignment.DENSE] if c.align else []
+    dense = [DENSE] if c.align else []
     found = _hashes(workdir, c.run, [c.weights, *dense] if c.weights else [])
     for name, held in _hashes(workdir, ticket, [*of_masks, *dense]).items():
         # Of the same name in two runs, that of the ticket gets the path of its run.
