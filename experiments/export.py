@@ -10,9 +10,10 @@ RUNDIR is a run directory of train.py, finished or not. The formats are:
     safetensors  bits of the masks and active weights; read by a few lines of NumPy, see
                  jaxsparse/export/safetensors_files.py, or `export.from_safetensors`
     dense        safetensors with zeros in place of pruned weights, for any reader
-    torch        a state dict for torch.load, or, with --out=NAME.safetensors, the same
-                 tensors for safetensors
-    onnx         the whole network in inference mode, compared with ONNX Runtime
+    torch        a state dict of an image network for torch.load, or, with
+                 --out=NAME.safetensors, the same tensors for safetensors
+    onnx         the network in inference mode, also a language model, compared with
+                 ONNX Runtime
 
 With --compact, the network is exported without the neurons and channels that contribute
 nothing (`jaxsparse.compaction`); its outputs are the same.

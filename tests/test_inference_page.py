@@ -77,6 +77,25 @@ def test_a_dense_program_that_was_chosen_is_no_sparse_form() -> None:
     assert "No sparse form" not in inference_page.page(rows)
 
 
+def test_single_forms_faster_than_the_chosen_ones_are_listed() -> None:
+    numba, condensed = "Numba direct", "condensed, constant fan-in"
+    fixed_auto = "predict.auto, constant fan-in"
+    rows = group("A", 0.9, **{AUTO: (1.48, 1.45, 1.5), numba: (1.89, 1.85, 1.93)})
+    # The ranges meet.
+    rows += group("A", 0.95, **{AUTO: (1.5, 1.4, 1.6), numba: (1.8, 1.6, 2.0)})
+    # Other masks than those of predict.auto.
+    rows += group("A", 0.98, **{AUTO: (1.1, 1.0, 1.2), condensed: (1.8, 1.7, 2.0)})
+    rows += group("B", 0.9, **{AUTO: (3.0, 2.9, 3.1), numba: (2.0, 1.9, 2.1)})
+    both = {fixed_auto: (1.0, 0.9, 1.1), condensed: (1.3, 1.2, 1.4)}
+    rows += group("B", 0.98, **both)
+    lines = inference_page.page(rows).splitlines()
+    found = [line for line in lines if "ranges of their turns do not meet" in line]
+    assert [line.partition(" not meet: ")[2] for line in found] == [
+        "90%, batch 1 (Numba direct: 1.89 against 1.48).",
+        "98%, batch 1 (condensed, constant fan-in: 1.30 against 1.00).",
+    ]
+
+
 def test_columns_with_a_slow_dense_network_are_disturbed() -> None:
     fast = {AUTO: (2.0, 1.9, 2.1)}
     rows = group("A", 0.9, **fast) + group("A", 0.95, 8.7, **fast)

@@ -16,6 +16,7 @@ SPEEDS = {
     "benchmark-cpu-before.md": ("6.20", "8.56", "261", "758", "1.34"),
     "benchmark-cpu.md": ("1,806", "824", "3.90", "6.19", "158", "2,153"),
     "compaction-cpu.md": ("3.85", "1.01"),
+    "flops-resnet50.md": ("0.244", "0.495", "0.399", "0.515"),
     "inference-cpu.md": (
         *("3.75", "1.47", "1.70", "1.78", "1.91", "0.47", "2.08", "1.58"),
     ),
@@ -68,9 +69,15 @@ def test_speeds_are_those_of_the_page(page: str, root: Path) -> None:
         assert f" {number} " in text, number
 
 
-def test_speeds_of_predictions_in_the_readme_are_those_of_the_page(root: Path) -> None:
+@pytest.mark.parametrize(
+    ("label", "page", "count"),
+    [("Predictions", "inference-cpu.md", 4), ("Compaction", "compaction-cpu.md", 1)],
+)
+def test_speeds_in_the_readme_are_those_of_the_page(
+    label: str, page: str, count: int, root: Path
+) -> None:
     text = (root / "README.md").read_text(encoding="utf-8")
-    sentences = re.search(r"^- Predictions: (.*?)^- ", text, re.MULTILINE | re.DOTALL)
-    assert sentences
+    sentences = re.search(rf"^- {label}: (.*?)^- ", text, re.MULTILINE | re.DOTALL)
+    assert sentences and f"({RESULTS.as_posix()}/{page})" in sentences[1]
     numbers = re.findall(r"\d+\.\d+", sentences[1])
-    assert len(numbers) == 4 and {*numbers} <= {*SPEEDS["inference-cpu.md"]}
+    assert len(numbers) == count and {*numbers} <= {*SPEEDS[page]}

@@ -47,6 +47,9 @@ COLUMNS = ("network", "sparsity", "batch", "method", "ms", "ms_low", "ms_high")
 COLUMNS += ("ratio", "ratio_low", "ratio_high", "note", *row_origins.FIELDS)
 AUTO = tuple(method for method in METHODS if method.startswith("predict.auto"))
 OTHERS = ("PyTorch, dense", "PyTorch CSR", "ONNX Runtime, dense")
+# Single forms of `predict.fixed`, and `predict.auto` with the same masks.
+SINGLE = {"SciPy CSR": AUTO[0], "Numba direct": AUTO[0]}
+SINGLE |= {"condensed, constant fan-in": AUTO[1]}
 
 
 def read(path: Path) -> list[Row]:
@@ -164,6 +167,7 @@ def _reading(rows: Sequence[Row]) -> list[str]:
             "PyTorch or ONNX Runtime is faster than predict.auto (medians, same masks)"
         )
         lines += _list(words, behind)
+        lines += _better_forms(mine)
         lines += _list("Disturbed", [key for key in mine if key in disturbed])
         found += [f"**{network}.**", "\n".join(filter(None, lines))]
     return [*found, *filter(None, [_missing(groups)])]
@@ -199,6 +203,24 @@ def _line(method: str, mine: Mapping[tuple, dict[str, Row]], disturbed: Any) -> 
 def _list(words: str, keys: Sequence[tuple]) -> list[str]:
     """Makes a line with the groups of a network for which something holds."""
     return [f"- {words}: {'; '.join(_words(k[1:]) for k in keys)}."] if keys else []
+
+
+def _better_forms(mine: Mapping[tuple, dict[str, Row]]) -> list[str]:
+    """Makes a line with the groups in which `predict.auto` missed a faster form."""
+    found = []
+    for key, group in mine.items():
+        for method, auto in SINGLE.items():
+            single, chosen = group.get(method, {}), group.get(auto, {})
+            if not single or not _has_sparse_form(single) or "ratio" not in chosen:
+                continue
+            if single["ratio_low"] > chosen["ratio_high"]:
+                ratios = f"{single['ratio']:.2f} against {chosen['ratio']:.2f}"
+                found.append(f"{_words(key[1:])} ({method}: {ratios})")
+    words = (
+        "A single form (`predict.fixed`) is faster than predict.auto with the same "
+        "masks, and the ranges of their turns do not meet"
+    )
+    return [f"- {words}: {'; '.join(found)}."] if found else []
 
 
 def _missing(groups: Any) -> str:

@@ -42,7 +42,9 @@ def onnx(
     Weights and all that is computed from weights alone become constants of the file, so
     BatchNorm in inference mode is a scale and a shift. Sparse weights are stored with
     their zeros. Inputs are named input_0, input_1, ... and outputs output_0, ..., in
-    the order of JAX's trees; images keep JAX's order of axes, [b, h, w, c].
+    the order of JAX's trees; images keep JAX's order of axes, [b, h, w, c]. Image
+    networks and language models can be converted. A token that is not in the vocabulary
+    is an error in ONNX Runtime, where JAX returns NaN.
 
     Args:
       path: file to write, usually ending in .onnx.

@@ -101,6 +101,18 @@ class Graph:
         self.nodes.append(helper.make_node(kind, names, [name], **attributes))
         return Tensor(name)
 
+    def cast(self, value: Value, dtype: Any) -> Tensor:
+        """Adds a conversion to another dtype.
+
+        Args:
+          value: what is converted.
+          dtype: the dtype of the result.
+        """
+        from onnx import helper
+
+        to = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        return self.add("Cast", value, to=to)
+
     def shape(self, sizes: Sequence[Any], *, infer: bool) -> Value:
         """Makes the shape operand of a node.
 

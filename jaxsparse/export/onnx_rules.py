@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from jax.extend import core
 
+from jaxsparse.export import onnx_lookup
 from jaxsparse.export.onnx_graph import Graph, Tensor, Value, evaluate
 
 Rule = Callable[[Graph, Any, list[Value]], Value]
@@ -200,7 +201,7 @@ def _reduce(graph: Graph, eqn: Any, values: list[Value]) -> Value:
 def _argmax(graph: Graph, eqn: Any, values: list[Value]) -> Value:
     (axis,) = eqn.params["axes"]
     found = graph.add("ArgMax", values[0], axis=axis, keepdims=0)
-    return _cast_to(graph, found, eqn.params["index_dtype"])
+    return graph.cast(found, eqn.params["index_dtype"])
 
 
 def _reshape(graph: Graph, eqn: Any, values: list[Value]) -> Value:
@@ -270,16 +271,10 @@ def _split(graph: Graph, eqn: Any, values: list[Value]) -> list[Value]:
     return found
 
 
-def _cast_to(graph: Graph, value: Value, dtype: Any) -> Value:
-    from onnx import helper
-
-    return graph.add("Cast", value, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
-
-
 def _cast(graph: Graph, eqn: Any, values: list[Value]) -> Value:
     if eqn.invars[0].aval.dtype == eqn.params["new_dtype"]:
         return values[0]
-    return _cast_to(graph, values[0], eqn.params["new_dtype"])
+    return graph.cast(values[0], eqn.params["new_dtype"])
 
 
 def _select(graph: Graph, eqn: Any, values: list[Value]) -> Value:
@@ -319,6 +314,7 @@ RULES: dict[str, Rule] = {
     "convert_element_type": _cast,
     "select_n": _select,
     "stack": _stack,
+    "gather": onnx_lookup.gather,
     "clamp": lambda graph, eqn, values: graph.add(
         "Min", graph.add("Max", values[1], values[0]), values[2]
     ),

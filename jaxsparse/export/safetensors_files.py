@@ -258,6 +258,14 @@ def from_safetensors(path: str | Path, template: Any) -> Loaded:
       ValueError: if the file is damaged, or its leaves have other names or shapes than
         those of `template`; the message names the leaf.
       OSError: if the file cannot be read.
+
+    Examples:
+      >>> leaves = {"kernel": jnp.array([0.0, 2.0]), "bias": jnp.ones(1)}
+      >>> ticket = {"kernel": jnp.array([False, True]), "bias": None}
+      >>> size = safetensors("small.safetensors", leaves, ticket)
+      >>> loaded = from_safetensors("small.safetensors", jax.eval_shape(lambda: leaves))
+      >>> loaded.params["kernel"], loaded.masks["kernel"]
+      (Array([0., 2.], dtype=float32), Array([False,  True], dtype=bool))
     """
     require()
     from safetensors import SafetensorError

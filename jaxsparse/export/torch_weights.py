@@ -52,11 +52,12 @@ def torch_arrays(
     """Returns the state dict of a network in PyTorch, as NumPy arrays.
 
     The PyTorch network takes images [b, c, h, w]. `torch_names` lists whose names the
-    layers have. PyTorch has to normalize with the same epsilon: 1e-5 after
-    convolutions, which is its default, and 1e-6 in transformers.
+    layers have. Only image networks have such names; `models.DecoderLM` has none, and
+    can be written by `safetensors` and `onnx`. PyTorch has to normalize with the same
+    epsilon: 1e-5 after convolutions, which is its default, and 1e-6 in transformers.
 
     Args:
-      model: a network of `models`, of any size.
+      model: an image network of `models`, of any size.
       variables: what `model.apply` takes, `{"params": ..., "batch_stats": ...}`, of one
         replicate.
       masks: masks of the parameters, None where a leaf is not prunable. They are
@@ -70,8 +71,8 @@ def torch_arrays(
       Arrays by the names of PyTorch, in the order of the leaves of `variables`.
 
     Raises:
-      ValueError: if the network is not one of `models`, a leaf has no name in PyTorch,
-        masks do not fit, or `channels` is missing.
+      ValueError: if the network is not an image network of `models`, a leaf has no name
+        in PyTorch, masks do not fit, or `channels` is missing.
 
     Examples:
       >>> net = jaxsparse.models.LeNet300100((3,), classes=2)
@@ -117,7 +118,7 @@ def torch_state_dict(
     """Returns the state dict of a network in PyTorch, for `load_state_dict`.
 
     Args:
-      model: a network of `models`, of any size.
+      model: an image network of `models`, of any size.
       variables: what `model.apply` takes, `{"params": ..., "batch_stats": ...}`, of one
         replicate.
       masks: masks of the parameters, or None; see `torch_arrays`.
@@ -129,6 +130,13 @@ def torch_state_dict(
     Raises:
       ModuleNotFoundError: if PyTorch is not installed.
       ValueError: if `torch_arrays` does.
+
+    Examples:
+      >>> net = jaxsparse.models.LeNet300100((3,), classes=2)
+      >>> variables = net.init(jax.random.key(0), jnp.ones((1, 2, 2, 1)), train=False)
+      >>> state = torch_state_dict(net, variables, channels=1)
+      >>> tuple(state["fc1.weight"].shape)
+      (3, 4)
     """
     extras.require("torch", purpose="state dicts of PyTorch", extra="torch")
     import torch  # an optional package
@@ -181,7 +189,7 @@ def from_torch(
     masks were removed.
 
     Args:
-      model: a network of `models`, of the size of the PyTorch network.
+      model: an image network of `models`, of the size of the PyTorch network.
       state_dict: tensors of PyTorch or NumPy arrays by name.
       images: images [b, h, w, c] of the size that the network is made for, or their
         shape as `jax.ShapeDtypeStruct`; only the shape is used.

@@ -67,6 +67,11 @@ class StageSteps(NamedTuple):
       trained: density of the trained weights of each leaf, for "backward".
       growth_examples: examples of an extra batch for the dense gradient at a mask
         update; 0 to take it from the batch of the step.
+
+    Examples:
+      >>> rigl = StageSteps(0, 100, [25, 50, 75], "updates", lambda step: 32 * step)
+      >>> sum(part.examples for part in segments([(0, {"w": 0.2})], rigl))
+      3200
     """
 
     start: int
@@ -134,6 +139,14 @@ def segments(
 
     Raises:
       ValueError: if the gradient is not one of `GRADIENTS`.
+
+    Examples:
+      >>> rigl = StageSteps(0, 10, [4], "updates", lambda step: 32 * step)
+      >>> for part in segments([(0, {"w": 0.2})], rigl):
+      ...     print(part)
+      Segment(examples=128, forward={'w': 0.2}, gradient=None)
+      Segment(examples=32, forward={'w': 0.2}, gradient={})
+      Segment(examples=160, forward={'w': 0.2}, gradient=None)
     """
     if stage.gradient not in GRADIENTS:
         raise ValueError(
@@ -175,6 +188,15 @@ def is_exact(
       counted: steps and densities, as for `segments`.
       stage: the steps of the stage.
       keeps_counts: whether the method never changes the number of active weights.
+
+    Examples:
+      >>> pruned = StageSteps(0, 10, [2, 5], "active", lambda step: step)
+      >>> ends = [(0, {"w": 1.0}), (10, {"w": 0.5})]
+      >>> is_exact(ends, pruned, keeps_counts=False)  # two updates between counts
+      False
+      >>> between = (4, {"w": 0.7})
+      >>> is_exact([ends[0], between, ends[1]], pruned, keeps_counts=False)
+      True
     """
     first, last = counted[0][0], counted[-1][0]
     updates = stage.updates

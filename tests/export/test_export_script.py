@@ -11,10 +11,11 @@ from helpers import commands, tiny
 import jaxsparse
 from jaxsparse import export, masks, tree
 
-# So few weights remain after a level that some of the first neurons have none.
+# So few weights remain after a level that some neurons have none, but outputs still
+# depend on the images.
 SMALL = {
     "model.features": (12, 8),
-    "lottery.fraction": 0.97,
+    "lottery.fraction": 0.95,
     "training.duration": "1ep",
     "lottery.levels": 1,
 }
@@ -37,8 +38,10 @@ def ran(root: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> R
     out = tmp_path_factory.mktemp("files")
     words = {"safetensors": ["--replicate=1"], "torch": ["--masks", "--level=1"]}
     words |= {"onnx": [], "missing": ["--level=7"], "small": ["--compact"]}
+    words |= {"small_torch": ["--compact"]}
     formats = {"torch": "torch", "onnx": "onnx", "small": "onnx"}
-    endings = {"torch": "pt", "onnx": "onnx", "small": "onnx"}
+    formats |= {"small_torch": "torch"}
+    endings = {"torch": "pt", "onnx": "onnx", "small": "onnx", "small_torch": "pt"}
     files = {n: out / f"{n}.{endings.get(n, 'safetensors')}" for n in words}
     listed = [
         [
@@ -89,6 +92,7 @@ def test_onnx_file_of_a_run(folder: Path, ran: Ran) -> None:
     (theirs,) = session.run(None, {"input_0": x})
     run = jaxsparse.load(folder)
     ours = run.model().apply(run.variables(), jnp.asarray(x), train=False)
+    assert np.ptp(np.asarray(ours), axis=0).max() > 0.1  # outputs are not constant
     np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-5)
     assert masks.sparsity(run.masks()) > 0
 
@@ -107,4 +111,26 @@ def test_compacted_onnx_file_of_a_run(folder: Path, ran: Ran) -> None:
     (theirs,) = onnxruntime.InferenceSession(str(out)).run(None, {"input_0": x})
     run = jaxsparse.load(folder)
     ours = run.model().apply(run.variables(), jnp.asarray(x), train=False)
+    assert np.ptp(np.asarray(ours), axis=0).max() > 0.1  # outputs are not constant
+    np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-5)
+
+
+def test_compacted_state_dict_of_a_run(folder: Path, ran: Ran) -> None:
+    torch = pytest.importorskip("torch", reason="extra torch")
+    from helpers import torch_networks
+
+    out, lines, code = ran["small_torch"]
+    assert code == 0, lines
+    state = torch.load(out)
+    sizes = [state[f"fc{i}.weight"].shape for i in (1, 2, 3)]
+    assert sizes[0][0] < 12 or sizes[1][0] < 8  # of 64-12-8-10
+    widths = [sizes[0][1], *(size[0] for size in sizes)]
+    network = torch_networks.Flat([], widths, []).eval()
+    network.load_state_dict(state, strict=True)
+    x = np.random.default_rng(0).normal(size=(6, 8, 8, 1)).astype(np.float32)
+    with torch.no_grad():
+        theirs = network(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).numpy()
+    run = jaxsparse.load(folder)
+    ours = run.model().apply(run.variables(), jnp.asarray(x), train=False)
+    assert np.ptp(np.asarray(ours), axis=0).max() > 0.1  # outputs are not constant
     np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-5)

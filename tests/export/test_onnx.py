@@ -105,6 +105,43 @@ def test_functions_of_several_inputs_and_outputs(tmp_path: Path) -> None:
         np.testing.assert_allclose(theirs, ours, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_language_model_takes_tokens(tmp_path: Path, tied: bool) -> None:
+    model = models.DecoderLM(8, 2, 1, 16, tied=tied)
+    tokens = np.random.default_rng(0).integers(0, 16, (5, 6)).astype(np.int32)
+    init = jax.jit(lambda key, x: model.init(key, x, train=False))
+    variables = init(jax.random.key(0), tokens[:1])
+    apply = jax.jit(lambda v, x: model.apply(v, x, train=False))
+    example = jax.ShapeDtypeStruct((1, 6), jnp.int32)
+    export.onnx(tmp_path / "net.onnx", apply, variables, example)
+    (theirs,) = run(tmp_path / "net.onnx", tokens)
+    ours = np.asarray(apply(variables, jnp.asarray(tokens)))
+    assert len(np.unique(ours.argmax(-1))) > 1  # outputs depend on the tokens
+    np.testing.assert_allclose(theirs, ours, atol=1e-5 * np.abs(ours).max(), rtol=1e-4)
+
+
+def test_lookups_along_one_axis(tmp_path: Path) -> None:
+    @jax.jit
+    def apply(params: Any, x: Any, tokens: Any) -> tuple[Any, ...]:
+        far = (40 * tokens).astype(jnp.int8)
+        return (
+            jnp.take(params["w"], jnp.abs(tokens), axis=1),
+            jnp.take(params["w"], far, axis=0, mode="clip"),
+            jnp.take(x, np.array([2, 0, -1]), axis=1),
+            x[:, 1],
+        )
+
+    params = {"w": jnp.arange(24.0).reshape(3, 8)}
+    generator = np.random.default_rng(3)
+    x, tokens = generator.normal(size=(4, 5)).astype("f4"), np.int32([[2, -2, 1]] * 4)
+    export.onnx(tmp_path / "net.onnx", apply, params, x, tokens)
+    found = run(tmp_path / "net.onnx", x, tokens)
+    wanted = apply(params, jnp.asarray(x), jnp.asarray(tokens))
+    np.testing.assert_array_equal(wanted[1][0, :, 0], [16, 0, 16])  # clipped
+    for theirs, ours in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(theirs, ours)
+
+
 def test_what_has_no_rule_is_named(tmp_path: Path) -> None:
     def apply(params: Any, x: Any) -> Any:
         return jnp.sort(x @ params["w"])
@@ -122,6 +159,10 @@ def transposed(x: Any) -> Any:
 @pytest.mark.parametrize(
     ("function", "words"),
     [
+        (
+            lambda x: jnp.take_along_axis(x, (x > 0).astype(jnp.int32), axis=1),
+            "expected a lookup of whole slices along one axis",
+        ),
         (transposed, "expected convolutions that are not transposed"),
         (
             lambda x: jax.lax.reduce_window(

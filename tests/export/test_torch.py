@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jaxsparse import export, masks, models, tree
+from jaxsparse import compaction, export, masks, models, tree
 from jaxsparse.models import layers
 
 torch = pytest.importorskip(
@@ -125,6 +125,26 @@ def test_mobilenet_v2_of_torchvision_has_relu6() -> None:
     np.testing.assert_allclose(theirs, ours, atol=3e-6 * np.abs(ours).max(), rtol=3e-5)
     other = V2.clone(act=nn.relu).apply(variables, jnp.asarray(images), train=False)
     assert not np.allclose(theirs, other, rtol=0.01)
+
+
+def test_a_compacted_network_keeps_the_order_of_flattened_channels() -> None:
+    model, _, shape = NETWORKS["lenet_5"]
+    variables = drawn(model, shape)
+    ticket = masks.ones(variables["params"])
+    # Nothing reads the first channel of conv2, and the second unit of dense1.
+    flat = ticket["dense1"]["kernel"].reshape(4, 3, 7).at[:, 0].set(False)
+    ticket["dense1"]["kernel"] = flat.reshape(12, 7)
+    ticket["dense2"]["kernel"] = ticket["dense2"]["kernel"].at[1].set(False)
+    variables["params"] = masks.apply(ticket, variables["params"])
+    images = np.random.default_rng(1).normal(size=(3, *shape)).astype(np.float32)
+    small = compaction.compact_linen(model, variables, ticket, images, train=False)
+    network = nets.Flat([(1, 2, 5, 2), (2, 2, 5, 0)], [8, 6, 6, 10], [1, 2]).eval()
+    state = export.torch_state_dict(small.module, small.params)
+    network.load_state_dict(state, strict=True)
+    with torch.no_grad():
+        theirs = network(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
+    ours = model.apply(variables, jnp.asarray(images), train=False)
+    np.testing.assert_allclose(theirs, ours, atol=3e-6 * np.abs(ours).max(), rtol=3e-5)
 
 
 def test_masks_are_those_of_torch_prune() -> None:
