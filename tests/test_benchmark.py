@@ -28,6 +28,7 @@ from experiments.benchmarks import (
 from experiments.benchmarks.timing import Job, Table
 from jaxsparse import config, masks, transforms
 from jaxsparse.training import chunk_plan
+from jaxsparse.training import environment as run_environment
 from jaxsparse.training.chunk_plan import EpochSpec
 
 BRIEF = {"seconds": 0.0, "repetitions": 2}
@@ -278,7 +279,7 @@ def test_results_name_what_they_were_measured_on(tmp_path: Path) -> None:
     facts = environment.describe(["x", "--only=conv", "--data_dir=/secret", "--save"])
     assert facts["command"] == "python experiments/benchmark.py --only=conv --save"
     table = timing.rate_table("t", {"a": [1.0]}, unit="u", base="a")
-    assert re.fullmatch(r"[0-9a-f]{7,}( with changes)?|unknown", facts["commit"])
+    assert facts["commit"] == (run_environment.commit() or "unknown")
     path = environment.save(tmp_path, facts, [table], suffix="conv")
     assert path.name == "benchmark-cpu-conv.md"
     assert "| a | 1.00" in path.read_text(encoding="utf-8")

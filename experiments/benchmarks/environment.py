@@ -6,7 +6,6 @@ import os
 import platform
 import re
 import shlex
-import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -18,6 +17,7 @@ import jax
 from experiments.benchmarks import timing
 from experiments.benchmarks.timing import Table
 from jaxsparse import metrics_log
+from jaxsparse.training import environment
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "jaxpruner")
 
@@ -33,7 +33,7 @@ def describe(argv: Sequence[str]) -> dict[str, Any]:
     return {
         "command": f"python experiments/benchmark.py {shlex.join(flags)}".strip(),
         "date": datetime.now(UTC).date().isoformat(),
-        "commit": commit(),
+        "commit": environment.commit() or "unknown",
         "backend": jax.default_backend(),
         "devices": f"{len(kinds)} x {kinds[0]}",
         "processor": f"{processor()}, {os.cpu_count()} cores",
@@ -42,20 +42,6 @@ def describe(argv: Sequence[str]) -> dict[str, Any]:
         "matmul_precision": str(jax.config.jax_default_matmul_precision or "default"),
         "load_at_start": load(),
     }
-
-
-def commit() -> str:
-    """Returns the commit of the sources, and whether they differ from it."""
-    git = ("git", "-C", str(Path(__file__).parent))
-    how = {"capture_output": True, "text": True, "check": True}
-    try:
-        name = subprocess.run([*git, "rev-parse", "--short", "HEAD"], **how).stdout
-        changes = subprocess.run(
-            [*git, "status", "--porcelain", "--untracked-files=no"], **how
-        ).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return name.strip() + (" with changes" if changes else "")
 
 
 def load() -> str:

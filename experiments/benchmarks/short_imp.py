@@ -1,11 +1,11 @@
 """A short lottery-ticket run on CIFAR-10, on an accelerator: its time and memory."""
 
-import json
 import tempfile
 from pathlib import Path
 
 from experiments.benchmarks import commands, fixtures, timing
 from experiments.benchmarks.timing import Table
+from jaxsparse import metrics_log
 
 TITLE = "A whole short run: lth_cifar:quick"
 GIB = 2**30
@@ -71,8 +71,7 @@ def read_peaks(folder: Path) -> dict[str, int | None]:
     Returns:
       "peak_device_bytes" and "peak_host_bytes"; None where no stage reports one.
     """
-    text = (folder / "metrics.jsonl").read_text(encoding="utf-8")
-    rows = [json.loads(line) for line in text.splitlines()]
+    rows = metrics_log.read(folder / "metrics.jsonl")
     found: dict[str, int | None] = {}
     for field in ("peak_device_bytes", "peak_host_bytes"):
         peaks = [row[field] for row in rows if row.get(field) is not None]

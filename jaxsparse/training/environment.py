@@ -81,7 +81,7 @@ def write(path: Path, command: str, execution_plan: Mapping[str, Any]) -> None:
     now = {
         "command": command,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
+        "commit": commit(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
         "backend": jax.default_backend(),
@@ -104,7 +104,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """Returns the commit of the running code, marked "dirty" if files were changed.
 
     Returns:
