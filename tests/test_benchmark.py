@@ -26,7 +26,7 @@ from experiments.benchmarks import (
     timing,
 )
 from experiments.benchmarks.timing import Job, Table
-from jaxsparse import config, masks, transforms
+from jaxsparse import masks, transforms
 from jaxsparse.training import chunk_plan
 from jaxsparse.training import environment as run_environment
 from jaxsparse.training.chunk_plan import EpochSpec
@@ -224,10 +224,6 @@ def test_convolutions_have_a_job_for_each_way(monkeypatch: pytest.MonkeyPatch) -
     assert seen == [("explicit", 2, mode) for mode in ("map", "unroll", "vmap")]
     deep = conv.resnet(**BRIEF, **sizes)
     assert names(deep) == [*(way for way in WAYS if way != WAYS[1]), "PyTorch"]
-    before = list(config.MODELS)
-    small = conv.small_resnet(**BRIEF, **sizes, count=2)
-    assert names(small) == ["1 replicate", "2 replicates in one program"]
-    assert list(config.MODELS) == before
     monkeypatch.setattr(conv, "convolution_job", lambda *args: Job(lambda n: None, 1))
     single = names(conv.single_convolutions(**BRIEF, batch_size=1))
     assert single[:2] == [

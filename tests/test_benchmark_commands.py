@@ -18,6 +18,7 @@ from experiments.benchmarks import (
     commands,
     fixtures,
     lth_digits,
+    mnist,
     passes,
     reading,
     reproduction,
@@ -168,7 +169,7 @@ def test_resnet_8_is_trained_alone_and_with_others(
 
     def make(c: Any, dataset: Any) -> Any:
         seen.append((c.model.name, c.model.width, c.replicates))
-        assert dataset.train.images.shape == (8, 16, 16, 3)
+        assert dataset.train.images.shape == (16, 16, 16, 3)
         return types.SimpleNamespace(config=c)
 
     def job(fixture: Any) -> Job:
@@ -177,12 +178,25 @@ def test_resnet_8_is_trained_alone_and_with_others(
 
     monkeypatch.setattr(fixtures, "make", make)
     monkeypatch.setattr(fixtures, "trainer_job", job)
-    (table,) = small_resnet.measure(**BRIEF, batch_size=4, steps=2)
+    monkeypatch.setattr(mnist, "load_torch", lambda name: None)
+    (table,) = small_resnet.measure(**BRIEF, batch_size=4, steps=4)
     assert seen == [("resnet_8", 8, 1), ("resnet_8", 8, 5)]
     assert [row[0] for row in table.rows] == [
-        *("1 replicate", "5 replicates in one program"),
+        *("1 replicate", "5 replicates in one program", "PyTorch"),
     ]
-    assert unmeasured(table, "small_resnet") == []
+    assert table.rows[-1][1].startswith("not installed")
+    with_torch = {"milliseconds": {"PyTorch": [1.0, 2.0], **table.data["milliseconds"]}}
+    assert unmeasured(table._replace(data=with_torch), "small_resnet") == []
+
+
+def test_resnet_8_is_the_same_network_in_pytorch() -> None:
+    torch = pytest.importorskip("torch")
+    del torch
+    (table,) = small_resnet.measure(
+        seconds=0.0, repetitions=1, batch_size=2, steps=1, replicates=2
+    )
+    assert set(table.data["milliseconds"]) == {row[0] for row in table.rows}
+    assert "(as expected)" in table.note
 
 
 def test_one_pass_counts_the_scores_that_reach_the_threshold() -> None:

@@ -19,6 +19,7 @@ from experiments.benchmarks import (
     commands,
     fixtures,
     launch,
+    libraries,
     mnist,
     other_libraries,
     pipeline,
@@ -212,11 +213,15 @@ def test_absent_libraries_are_named_with_their_installation() -> None:
     shapes = {"a": (30, 20), "b": (50, 4)}
     tables = other_libraries.measure(**BRIEF, shapes=shapes, batch_size=8, steps=2)
     assert "80 expected: jaxsparse 80" in tables[0].note
-    for table in tables:
-        ours, *others = table.rows
-        assert ours[0] == other_libraries.OURS and ours[2].startswith("1.00")
+    *timed, states = tables
+    for table in timed:
+        ours, *others = (row for row in table.rows if row[0] != libraries.DENSE)
+        base = table.rows[0]  # jaxsparse, or dense training
+        assert ours[0] == libraries.OURS and base[2].startswith("1.00")
         assert all("not installed: pip install" in row[1] for row in others)
-    assert [len(table.rows) for table in tables] == [3, 2, 3]
+    assert [len(table.rows) for table in timed] == [3, 2, 3, 3, 3]
+    shares = [row[2] for row in states.rows]
+    assert shares[:2] + shares[-1:] == ["0.253", "0.253", ""]
 
 
 def test_a_library_that_fails_is_a_row_and_not_an_error() -> None:
@@ -224,12 +229,12 @@ def test_a_library_that_fails_is_a_row_and_not_an_error() -> None:
         raise AttributeError("no attribute 'tree_map'\nmore")
 
     makers = {
-        other_libraries.OURS: lambda: Job(lambda count: None, 1),
-        other_libraries.JAXPRUNER: fails,
+        libraries.OURS: lambda: Job(lambda count: None, 1),
+        libraries.JAXPRUNER: fails,
     }
-    table = other_libraries.compare("t", makers, **BRIEF, note="")
+    table = libraries.compare("t", makers, **BRIEF, note="")
     said = "fails here: AttributeError: no attribute 'tree_map'"
-    assert table.rows[1] == (other_libraries.JAXPRUNER, said, "")
+    assert table.rows[1] == (libraries.JAXPRUNER, said, "")
 
 
 def test_steps_of_the_rigl_of_jaxpruner_are_repeated(
@@ -239,7 +244,8 @@ def test_steps_of_the_rigl_of_jaxpruner_are_repeated(
 
     class Updater:
         def __init__(self, **options: Any) -> None:
-            assert set(options) == {"sparsity_distribution_fn", "scheduler"}
+            names = {"sparsity_distribution_fn", "scheduler", "use_packed_masks"}
+            assert set(options) == names
 
         def wrap_optax(self, inner: Any) -> Any:
             return inner
@@ -262,17 +268,22 @@ def test_steps_of_the_rigl_of_jaxpruner_are_repeated(
     params = {"a": jnp.ones(2)}
     job = module.rigl_job(optax.sgd(0.1), params, params, sparsity=0.5)
     job.run(3)
+    with module.restored() as note:
+        doubled = jax.tree_map(
+            lambda a, b: a + b, {"a": None, "b": 1}, {"a": 3, "b": 4}
+        )
+    assert note == module.RESTORED and doubled == {"a": None, "b": 5}
+    assert not hasattr(jax, "tree_map")
     np.testing.assert_array_equal(params["a"], 1)  # a copy is updated
 
 
 def test_torch_prunes_as_many_as_are_asked_for() -> None:
     pytest.importorskip("torch")
     shapes = {"a": (30, 20), "b": (50, 4)}
-    select, _, step = other_libraries.measure(
-        **BRIEF, shapes=shapes, batch_size=8, steps=2
-    )
-    assert select.data["kept"][other_libraries.TORCH] == 80
-    assert other_libraries.TORCH in step.data["milliseconds"]
+    tables = other_libraries.measure(**BRIEF, shapes=shapes, batch_size=8, steps=2)
+    select, step = tables[0], tables[-2]
+    assert select.data["kept"][libraries.TORCH] == 80
+    assert libraries.TORCH in step.data["milliseconds"]
 
 
 def test_a_short_run_is_timed_whole_with_its_peak_memory(

@@ -58,6 +58,16 @@ def _amortized(which: str, end: str, limit: str) -> Aim:
     return Aim(row, "mask_updates", limit, f"{table}dense", over=f"{table}RigL")
 
 
+def _amortized_jaxpruner(which: str, end: str) -> Aim:
+    table = (
+        "Other libraries: RigL with a mask update in 100 steps, LeNet-300-100, batch "
+        f"128{end} / milliseconds / "
+    )
+    row = f"the same in jaxpruner{which}: time / dense"
+    over = f"{table}dense"
+    return Aim(row, "other_libraries", "", f"{table}jaxpruner", over=over)
+
+
 def _state(method: str, limit: str) -> Aim:
     row = f"state beyond the optimizer's / float32 weights, {method}"
     of = f"State beyond the optimizer's: * / share / {method}"
@@ -117,6 +127,13 @@ AIMS = (
         over=f"{_SMALL}1 replicate",
     ),
     Aim(
+        "ResNet-8: time for a step / PyTorch",
+        "small_resnet",
+        "",
+        f"{_SMALL}1 replicate",
+        over=f"{_SMALL}PyTorch",
+    ),
+    Aim(
         "selecting 10 % of 11.2 million weights",
         "selection",
         "<= 50 ms",
@@ -150,6 +167,8 @@ AIMS = (
     ),
     _amortized("", "", "<= 1.08"),
     _amortized(", 4 vmapped replicates", ", 4 vmapped replicates", "<= 1.1"),
+    _amortized_jaxpruner("", ""),
+    _amortized_jaxpruner(", 4 vmapped replicates", ", 4 vmapped replicates"),
     Aim(
         "SET: a mask update of 11.2 million weights",
         "mask_updates",

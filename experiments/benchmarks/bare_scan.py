@@ -17,7 +17,19 @@ from jaxsparse.data import augment
 RESTART = 50  # calls after which a job starts again from its first state
 
 
-def scan_job(c: ConfigDict, tx: Any, shape: tuple[int, ...], *, steps: int) -> Job:
+def _unchanged(params: Any, opt_state: Any) -> Any:
+    del opt_state
+    return params
+
+
+def scan_job(
+    c: ConfigDict,
+    tx: Any,
+    shape: tuple[int, ...],
+    *,
+    steps: int,
+    after: Callable[[Any, Any], Any] = _unchanged,
+) -> Job:
     """Times scans over training steps.
 
     Args:
@@ -26,8 +38,10 @@ def scan_job(c: ConfigDict, tx: Any, shape: tuple[int, ...], *, steps: int) -> J
       tx: the optimizer.
       shape: shape [h w c] of an image.
       steps: steps in one scan.
+      after: from `(params, opt_state)` to the parameters that are kept after a step.
+        Some libraries apply their masks there.
     """
-    step, (params, batch) = training_step(c, tx, shape)
+    step, (params, batch) = training_step(c, tx, shape, after)
     if c.replicates > 1:
         axes = transforms.replicate_axes(jax.eval_shape(tx.init, params))
         params = jax.tree.map(lambda leaf: jnp.stack([leaf] * c.replicates), params)
@@ -45,7 +59,10 @@ def scan_job(c: ConfigDict, tx: Any, shape: tuple[int, ...], *, steps: int) -> J
 
 
 def training_step(
-    c: ConfigDict, tx: Any, shape: tuple[int, ...]
+    c: ConfigDict,
+    tx: Any,
+    shape: tuple[int, ...],
+    after: Callable[[Any, Any], Any] = _unchanged,
 ) -> tuple[Callable[..., Any], Any]:
     """Makes a training step, its initial parameters and the one batch it trains on.
 
@@ -53,6 +70,7 @@ def training_step(
       c: the recipe.
       tx: an optax optimizer.
       shape: axes [h w c] of the images.
+      after: from `(params, opt_state)` to the parameters that are kept after a step.
     """
     dataset = fixtures.random_dataset(shape, examples=c.data.batch_size)
     model = factory.make_model(c, classes=10, training=True)
@@ -79,7 +97,8 @@ def training_step(
         params, opt_state = state
         grads = jax.grad(loss)(params, *batch)
         updates, opt_state = tx.update(grads, opt_state, params)
-        return optax.apply_updates(params, updates), opt_state
+        params = optax.apply_updates(params, updates)
+        return after(params, opt_state), opt_state
 
     return step, (variables["params"], (images, labels))
 

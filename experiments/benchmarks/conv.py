@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -11,13 +12,10 @@ from jax import lax
 from experiments.benchmarks import fixtures, mnist, rows, timing
 from experiments.benchmarks.fixtures import Fixture
 from experiments.benchmarks.timing import Job, Table
-from jaxsparse import config, models
 from jaxsparse.models.convolutions import ORDER, convolve
 
-PYTORCH = "PyTorch"
 TOLERANCE = 1e-3  # in nats, of losses near 2.5 after batch normalization
 CHECKED = 3  # batches on which the losses are compared
-SMALL = "benchmark_resnet_8"  # name of the ResNet-8 while it is measured
 # Sides of images, and input and output channels of 3x3 convolutions with stride 1.
 SINGLE = ((32, 3, 16), (32, 16, 16), (16, 32, 32), (8, 64, 64), (16, 8, 8))
 NOTE = (
@@ -38,7 +36,6 @@ def measure(*, seconds: float, repetitions: int = 5) -> list[Table]:
         lenet(batch_size=128, steps=10, **how),
         lenet_replicates(batch_size=128, steps=10, count=5, **how),
         resnet(batch_size=128, steps=5, **how),
-        small_resnet(batch_size=128, steps=10, count=5, **how),
         single_convolutions(batch_size=128, **how),
     ]
 
@@ -96,16 +93,13 @@ def resnet(*, batch_size: int, steps: int, seconds: float, repetitions: int) -> 
     }
     torch, absent, notes = mnist.load_torch("torch_resnet"), {}, []
     if torch is None:
-        absent[PYTORCH] = rows.MISSING
+        absent[rows.PYTORCH] = rows.MISSING
     else:
-        c = recipe("resnet_20", "auto", batch_size, 1)
-        fixture = make(c, examples=batch_size * CHECKED)
-        images, labels = (part[:batch_size] for part in fixture.dataset.train)
-        floats = fixtures.normalized(images, fixture.dataset)
-        theirs = torch.jobs(*fixtures.first_replicate(fixture), floats, labels)
-        jobs |= {(PYTORCH, setting): job for setting, job in theirs.items()}
-        same = mnist.compare_losses(fixture, torch, steps=CHECKED, tolerance=TOLERANCE)
-        notes = [same, NOTE]
+        fixture = make(
+            recipe("resnet_20", "auto", batch_size, 1), examples=batch_size * CHECKED
+        )
+        theirs, notes = pytorch_jobs(torch, fixture, batch_size=batch_size)
+        jobs |= theirs
     rates = timing.interleave(jobs, seconds=seconds, repetitions=repetitions)
     fastest, settings = timing.best_settings(rates)
     table = timing.rate_table(
@@ -120,38 +114,26 @@ def resnet(*, batch_size: int, steps: int, seconds: float, repetitions: int) -> 
     return table
 
 
-def small_resnet(
-    *, batch_size: int, steps: int, count: int, seconds: float, repetitions: int
-) -> Table:
-    """Times a ResNet-8 of width 8 on 16x16 images, alone and in replicates.
+def pytorch_jobs(
+    torch: ModuleType, fixture: Fixture, *, batch_size: int
+) -> tuple[dict[tuple[str, str], Job], list[str]]:
+    """Makes the jobs of PyTorch, and compares its losses with those of jaxsparse.
 
     Args:
+      torch: the module `torch_resnet`.
+      fixture: one replicate of a CIFAR ResNet, in calls of one step, with `CHECKED`
+        batches of examples.
       batch_size: examples in a step.
-      steps: steps in a scan.
-      count: number of replicates in one program.
-      seconds: time for each row, over its repetitions.
-      repetitions: turns of each row.
+
+    Returns:
+      The jobs by row and setting, and the sentences of the table's note.
     """
-
-    def job(replicates: int) -> Job:
-        c = recipe(SMALL, "auto", batch_size, steps)
-        c.model.width, c.replicates = 8, replicates
-        return fixtures.trainer_job(make(c, examples=batch_size * steps))
-
-    def network(**fields: Any) -> Any:
-        return models.CifarResNet(8, **fields)
-
-    config.register_model(SMALL, network, takes=("width", "norm", "conv"))
-    try:
-        names = {1: "1 replicate", count: f"{count} replicates in one program"}
-        jobs = {name: job(replicates) for replicates, name in names.items()}
-        rates = timing.interleave(jobs, seconds=seconds, repetitions=repetitions)
-    finally:
-        config.MODELS.remove(SMALL)
-    title = f"Replicates: ResNet-8 of width 8, 16x16 images, batch {batch_size}"
-    return timing.rate_table(
-        title, rates, unit="replicate-steps/s", base=next(iter(rates))
-    )
+    images, labels = (part[:batch_size] for part in fixture.dataset.train)
+    floats = fixtures.normalized(images, fixture.dataset)
+    theirs = torch.jobs(*fixtures.first_replicate(fixture), floats, labels)
+    same = mnist.compare_losses(fixture, torch, steps=CHECKED, tolerance=TOLERANCE)
+    jobs = {(rows.PYTORCH, setting): job for setting, job in theirs.items()}
+    return jobs, [same, NOTE]
 
 
 def single_convolutions(*, batch_size: int, seconds: float, repetitions: int) -> Table:
@@ -240,5 +222,5 @@ def make(c: Any, *, examples: int) -> Fixture:
       c: from `recipe`.
       examples: number of training examples.
     """
-    shape = fixtures.SHAPES.get(c.model.name, (16, 16, 3))  # the latter for `SMALL`
+    shape = fixtures.SHAPES[c.model.name]
     return fixtures.make(c, fixtures.random_dataset(shape, examples=examples))

@@ -19,13 +19,22 @@ RESTORED = (
 )
 
 
+def _tree_map(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
+    """Maps as JAX did then: None in the first tree stands for any subtree."""
+
+    def of_leaf(leaf: Any, *others: Any) -> Any:
+        return None if leaf is None else function(leaf, *others)
+
+    return jax.tree.map(of_leaf, tree, *rest, is_leaf=lambda leaf: leaf is None)
+
+
 @contextmanager
 def restored() -> Iterator[str]:
     """Restores `jax.tree_map` for jaxpruner; yields a note, "" if it still exists."""
     if hasattr(jax, "tree_map"):
         yield ""
         return
-    jax.tree_map = jax.tree.map
+    jax.tree_map = _tree_map
     try:
         yield RESTORED
     finally:
@@ -50,19 +59,51 @@ def _uniform(sparsity: float) -> Callable[[Any], Any]:
 
 
 def fixed(
-    inner: optax.GradientTransformation, *, sparsity: float
+    inner: optax.GradientTransformation, *, sparsity: float, packed: bool = False
 ) -> tuple[Any, Callable[[Any, Any], Any]]:
     """Wraps an optimizer for fixed random masks.
 
     Args:
       inner: the optimizer.
       sparsity: fraction of each layer that is pruned.
+      packed: whether the masks are stored as bits.
 
     Returns:
       The wrapped optimizer, and the function from `(params, opt_state)` to parameters
       that has to be called after each update.
     """
-    updater = jaxpruner.StaticRandomSparse(sparsity_distribution_fn=_uniform(sparsity))
+    updater = jaxpruner.StaticRandomSparse(
+        sparsity_distribution_fn=_uniform(sparsity), use_packed_masks=packed
+    )
+    return updater.wrap_optax(inner), updater.post_gradient_update
+
+
+def rigl(
+    inner: optax.GradientTransformation,
+    *,
+    sparsity: float,
+    every: int,
+    packed: bool = False,
+) -> tuple[Any, Callable[[Any, Any], Any]]:
+    """Wraps an optimizer for RigL.
+
+    Args:
+      inner: the optimizer.
+      sparsity: fraction of each layer that is pruned.
+      every: steps between two mask updates, the first of which is in the first step.
+      packed: whether the masks are stored as bits.
+
+    Returns:
+      The wrapped optimizer, and the function from `(params, opt_state)` to parameters
+      that has to be called after each update.
+    """
+    updater = jaxpruner.RigL(
+        sparsity_distribution_fn=_uniform(sparsity),
+        scheduler=jaxpruner.PeriodicSchedule(
+            update_freq=every, update_start_step=0, update_end_step=10**9
+        ),
+        use_packed_masks=packed,
+    )
     return updater.wrap_optax(inner), updater.post_gradient_update
 
 
@@ -77,19 +118,13 @@ def rigl_job(
       grads: the gradient of every step.
       sparsity: fraction of each layer that is pruned.
     """
-    updater = jaxpruner.RigL(
-        sparsity_distribution_fn=_uniform(sparsity),
-        scheduler=jaxpruner.PeriodicSchedule(
-            update_freq=1, update_start_step=0, update_end_step=10**9
-        ),
-    )
-    tx = updater.wrap_optax(inner)
+    tx, after = rigl(inner, sparsity=sparsity, every=1)
 
     @functools.partial(jax.jit, donate_argnums=0)
     def step(state: Any, grads: Any) -> Any:
         params, opt_state = state
         updates, opt_state = tx.update(grads, opt_state, params)
         params = optax.apply_updates(params, updates)
-        return updater.post_gradient_update(params, opt_state), opt_state
+        return after(params, opt_state), opt_state
 
     return bare_scan.repeat(step, (params, tx.init(params)), grads)

@@ -6,7 +6,6 @@ removes whole channels and has no masks of weights, and sparsimony requires NumP
 library that fails is a row with its error.
 """
 
-import importlib
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from types import ModuleType
@@ -18,12 +17,13 @@ import numpy as np
 import optax
 
 from experiments.benchmarks import (
+    bare_scan,
     fixtures,
+    libraries,
     mask_updates,
     mnist,
-    rows,
     selection,
-    timing,
+    state_size,
 )
 from experiments.benchmarks.timing import Job, Table
 from jaxsparse import masks as masks_lib
@@ -31,13 +31,6 @@ from jaxsparse import select, transforms
 from jaxsparse.data import augment
 
 SPARSITY = 0.9
-OURS, JAXPRUNER = "jaxsparse", "jaxpruner"
-TORCH = "PyTorch, torch.nn.utils.prune"
-ABSENT = {
-    JAXPRUNER: "not installed: pip install "
-    "git+https://github.com/google-research/jaxpruner",
-    TORCH: rows.MISSING,
-}
 
 
 def measure(
@@ -48,84 +41,30 @@ def measure(
     batch_size: int = 128,
     steps: int = 100,
 ) -> list[Table]:
-    """Times a selection, a mask update and sparse training steps in each library.
+    """Compares selections, mask updates, training and optimizer states of libraries.
 
     Args:
       seconds: time for each row, over its repetitions.
       repetitions: turns of each row.
       shapes: shapes of the pruned layers by name; None for those of ResNet-18.
       batch_size: examples in a training step.
-      steps: training steps in a call.
+      steps: training steps in a call, and between two mask updates.
     """
     shapes = selection.resnet_18() if shapes is None else shapes
     how = {"seconds": seconds, "repetitions": repetitions}
-    jaxpruner = _load("jax_pruner", "jaxpruner")
-    torch = _load("torch_prune", "torch")
+    jaxpruner = libraries.load("jax_pruner", "jaxpruner")
+    torch = libraries.load("torch_prune", "torch")
     with jaxpruner.restored() if jaxpruner else nullcontext("") as note:
         return [
             _select(jaxpruner, torch, shapes, note=note, **how),
             _mask_update(jaxpruner, shapes, note=note, **how),
+            *(
+                _amortized(jaxpruner, count, batch_size, steps, note=note, **how)
+                for count in (1, 4)
+            ),
             _train(jaxpruner, torch, batch_size, steps, note=note, **how),
+            _state(jaxpruner, shapes),
         ]
-
-
-def _load(name: str, package: str) -> ModuleType | None:
-    """Imports the module that needs a package; None if that is impossible."""
-    try:
-        return importlib.import_module(f"experiments.benchmarks.{name}")
-    except Exception as error:  # packages of incompatible versions fail in many ways
-        if getattr(error, "name", None) != package:
-            reason = f"cannot be imported: {type(error).__name__}: {error}"
-            ABSENT[{"jaxpruner": JAXPRUNER, "torch": TORCH}[package]] = reason
-        return None
-
-
-def compare(
-    title: str,
-    makers: Mapping[str, Callable[[], Job] | None],
-    *,
-    seconds: float,
-    repetitions: int,
-    note: str,
-) -> Table:
-    """Times the jobs that can be made and run, and gives the reasons for the others.
-
-    Args:
-      title: what was measured.
-      makers: by library the function that makes its job; None if it is not installed.
-      seconds: time for each row, over its repetitions.
-      repetitions: turns of each row.
-      note: how to read the table.
-    """
-    jobs, absent = {}, {}
-    for name, make in makers.items():
-        if make is None:
-            absent[name] = ABSENT[name]
-            continue
-        try:
-            job = make()
-            job.run(1)
-        except Exception as error:  # libraries of other versions fail in many ways
-            if name == OURS:
-                raise
-            line = (str(error).splitlines() or [""])[0]
-            absent[name] = f"fails here: {type(error).__name__}: {line[:120]}"
-            continue
-        jobs[name] = job
-    rates = timing.interleave(jobs, seconds=seconds, repetitions=repetitions)
-    times = timing.milliseconds(rates)
-    table_rows = [
-        (
-            name,
-            timing.format_rates(values),
-            timing.format_spread(timing.ratios(values, times[OURS]), 2),
-        )
-        for name, values in times.items()
-    ]
-    table_rows += [(name, reason, "") for name, reason in absent.items()]
-    header = ("", "ms", f"time as a multiple of {OURS}")
-    data = {"milliseconds": times, "absent": absent}
-    return Table(title, header, table_rows, note, data)
 
 
 def _select(
@@ -147,28 +86,28 @@ def _select(
         return select.top_k_global(jax.tree.map(jnp.abs, params), count)
 
     def make_ours() -> Job:
-        kept[OURS] = masks_lib.num_active(largest(params, count))
+        kept[libraries.OURS] = masks_lib.num_active(largest(params, count))
         return fixtures.call_job(lambda: largest(params, count))
 
     def make_jaxpruner() -> Job:
         masks = jaxpruner.selection(SPARSITY)
         found = jax.tree.leaves(masks(params))
-        kept[JAXPRUNER] = sum(int(np.count_nonzero(mask)) for mask in found)
+        kept[libraries.JAXPRUNER] = sum(int(np.count_nonzero(mask)) for mask in found)
         return fixtures.call_job(lambda: masks(params))
 
     def make_torch() -> Job:
         vector = np.concatenate([np.asarray(leaf).reshape(-1) for leaf in leaves])
         job, count_kept = torch.select_job(vector, SPARSITY)
-        kept[TORCH] = count_kept()
+        kept[libraries.TORCH] = count_kept()
         return job
 
     makers = {
-        OURS: make_ours,
-        JAXPRUNER: jaxpruner and make_jaxpruner,
-        TORCH: torch and make_torch,
+        libraries.OURS: make_ours,
+        libraries.JAXPRUNER: jaxpruner and make_jaxpruner,
+        libraries.TORCH: torch and make_torch,
     }
     title = f"Other libraries: global selection of 10 % of {total:,} weights"
-    table = compare(title, makers, note=note, **how)
+    table = libraries.compare(title, makers, note=note, **how)
     counts = ", ".join(f"{name} {number:,}" for name, number in kept.items())
     table.data["kept"] = kept
     note = f"Weights kept, {count:,} expected: {counts}. {note}".strip()
@@ -194,14 +133,100 @@ def _mask_update(
     def make_jaxpruner() -> Job:
         return jaxpruner.rigl_job(inner, params, grads, sparsity=SPARSITY)
 
-    makers = {OURS: make_ours, JAXPRUNER: jaxpruner and make_jaxpruner}
+    makers = {
+        libraries.OURS: make_ours,
+        libraries.JAXPRUNER: jaxpruner and make_jaxpruner,
+    }
     total = sum(leaf.size for leaf in jax.tree.leaves(params))
     title = f"Other libraries: a mask update of RigL, {total:,} weights"
     note = (
         "Around `optax.sgd(0.1)`, 90 % of each layer pruned. A mask update drops 30 % "
         f"of the weights; neither library updates the weights in that step. {note}"
     )
-    return compare(title, makers, note=note.strip(), **how)
+    return libraries.compare(title, makers, note=note.strip(), **how)
+
+
+def _amortized(
+    jaxpruner: ModuleType | None,
+    count: int,
+    batch_size: int,
+    steps: int,
+    *,
+    note: str,
+    **how: Any,
+) -> Table:
+    network = "lenet_300_100"
+    c = fixtures.recipe(network, replicates=count, batch_size=batch_size)
+    shape = fixtures.SHAPES[network]
+    inner = optax.sgd(0.1, momentum=0.9)
+
+    def make(tx: Any, **options: Any) -> Job:
+        return bare_scan.scan_job(c, tx, shape, steps=steps, **options)
+
+    def make_ours() -> Job:
+        layers = transforms.LayerOptions(distribution="uniform")
+        return make(mask_updates.rigl(inner, steps, layers=layers))
+
+    def make_jaxpruner() -> Job:
+        tx, after = jaxpruner.rigl(inner, sparsity=SPARSITY, every=steps)
+        return make(tx, after=after)
+
+    makers = {
+        libraries.DENSE: lambda: make(inner),
+        libraries.OURS: make_ours,
+        libraries.JAXPRUNER: jaxpruner and make_jaxpruner,
+    }
+    several = f", {count} vmapped replicates" if count > 1 else ""
+    title = (
+        f"Other libraries: RigL with a mask update in {steps} steps, LeNet-300-100, "
+        f"batch {batch_size}{several}"
+    )
+    note = (
+        f"Times of one step, in scans of {steps} steps on one batch. SGD with "
+        f"momentum, 90 % of each layer pruned. {note}"
+    )
+    return libraries.compare(
+        title, makers, note=note.strip(), base=libraries.DENSE, **how
+    )
+
+
+def _state(
+    jaxpruner: ModuleType | None, shapes: Mapping[str, tuple[int, ...]]
+) -> Table:
+    """Counts the bytes that fixed masks and RigL add to the state of SGD."""
+    params = state_size.abstract_kernels(shapes)
+    inner = optax.sgd(0.1, momentum=0.9)
+    base = state_size.count_bytes(inner, params)
+    weights = 4 * sum(leaf.size for leaf in jax.tree.leaves(params))
+    added = {
+        f"{libraries.OURS}, {name}": state_size.count_bytes(wrap(inner, 100), params)
+        - base
+        for name, wrap in state_size.METHODS.items()
+        if "magnitude" not in name
+    }
+    if jaxpruner:
+        how = {"sparsity": SPARSITY}
+        for end, packed in (("", False), (", packed masks", True)):
+            for name, (tx, _) in {
+                "fixed": jaxpruner.fixed(inner, packed=packed, **how),
+                "RigL": jaxpruner.rigl(inner, every=100, packed=packed, **how),
+            }.items():
+                size = state_size.count_bytes(tx, params) - base
+                added[f"{libraries.JAXPRUNER}, {name}{end}"] = size
+    shares = {name: [size / weights] for name, size in added.items()}
+    lines = [
+        (name, f"{size:,}", f"{size / weights:.3f}") for name, size in added.items()
+    ]
+    absent = (
+        {}
+        if jaxpruner
+        else {libraries.JAXPRUNER: libraries.ABSENT[libraries.JAXPRUNER]}
+    )
+    lines += [(name, reason, "") for name, reason in absent.items()]
+    title = f"Other libraries: state beyond the optimizer's, {weights // 4:,} weights"
+    header = ("", "bytes", "share of the float32 weights")
+    data = {"share": shares, "absent": absent}
+    return Table(title, header, lines, "Around SGD with momentum.", data)
 
 
 def _train(
@@ -235,16 +260,16 @@ def _train(
         return torch.step_job(params, masks, *arrays, steps=steps)
 
     makers = {
-        OURS: make_ours,
-        JAXPRUNER: jaxpruner and make_jaxpruner,
-        TORCH: torch and make_torch,
+        libraries.OURS: make_ours,
+        libraries.JAXPRUNER: jaxpruner and make_jaxpruner,
+        libraries.TORCH: torch and make_torch,
     }
     title = (
         f"Other libraries: {steps} sparse training steps, LeNet-300-100, "
         f"batch {batch_size}"
     )
     note = f"On one batch, in single steps, plain SGD, default threads. {note}"
-    return compare(title, makers, note=note.strip(), **how)
+    return libraries.compare(title, makers, note=note.strip(), **how)
 
 
 def _training_job(

@@ -1,9 +1,11 @@
-"""Training ResNet-8 of width 8 on small images: one replicate, and five at once."""
+"""Training ResNet-8 of width 8 on small images: alone, five at once, and in PyTorch."""
 
-from experiments.benchmarks import fixtures, timing
+from experiments.benchmarks import conv, fixtures, mnist, rows, timing
+from experiments.benchmarks.fixtures import Fixture
 from experiments.benchmarks.timing import Job, Table
 
 SHAPE = (16, 16, 3)
+SINGLE = "1 replicate"
 
 
 def measure(
@@ -24,19 +26,30 @@ def measure(
       replicates: number of replicates in one program.
     """
 
-    def job(count: int) -> Job:
+    def fixture(count: int, steps: int) -> Fixture:
         sizes = {"replicates": count, "batch_size": batch_size, "steps": steps}
         c = fixtures.recipe("resnet_8", **sizes)
         c.model.width = 8
-        dataset = fixtures.random_dataset(SHAPE, examples=batch_size * steps)
-        return fixtures.trainer_job(fixtures.make(c, dataset))
+        examples = batch_size * max(steps, conv.CHECKED)
+        return fixtures.make(c, fixtures.random_dataset(SHAPE, examples=examples))
 
-    single, several = "1 replicate", f"{replicates} replicates in one program"
-    jobs = {single: job(1), several: job(replicates)}
+    several = f"{replicates} replicates in one program"
+    ours = {SINGLE: fixture(1, steps), several: fixture(replicates, steps)}
+    jobs: dict[tuple[str, str], Job] = {
+        (name, ""): fixtures.trainer_job(made) for name, made in ours.items()
+    }
+    absent, notes = {}, []
+    torch = mnist.load_torch("torch_resnet")
+    if torch is None:
+        absent[rows.PYTORCH] = rows.MISSING
+    else:
+        theirs, notes = conv.pytorch_jobs(torch, fixture(1, 1), batch_size=batch_size)
+        jobs |= theirs
     rates = timing.interleave(jobs, seconds=seconds, repetitions=repetitions)
-    times = timing.milliseconds(rates)
-    multiples = {name: timing.ratios(times[name], times[single]) for name in times}
-    rows = [
+    fastest, settings = timing.best_settings(rates)
+    times = timing.milliseconds(fastest)
+    multiples = {name: timing.ratios(times[name], times[SINGLE]) for name in times}
+    lines = [
         (
             name,
             timing.format_spread(values, 2),
@@ -44,8 +57,21 @@ def measure(
         )
         for name, values in times.items()
     ]
+    lines += [(name, reason, "") for name, reason in absent.items()]
     side, _, channels = SHAPE
-    title = f"ResNet-8, width 8, images of {side} x {side} x {channels}"
-    header = ("", "ms for a step of a replicate", f"as a multiple of {single}")
-    note = f"Batches of {batch_size}, 20 % of the weights, SGD; scans of {steps} steps."
-    return [Table(title, header, rows, note, {"milliseconds": times})]
+    return [
+        Table(
+            title=f"ResNet-8, width 8, images of {side} x {side} x {channels}",
+            header=("", "ms for a step of a replicate", f"as a multiple of {SINGLE}"),
+            rows=lines,
+            note=" ".join(
+                [
+                    f"Batches of {batch_size}, 20 % of the weights, SGD; scans of "
+                    f"{steps} steps.",
+                    *notes,
+                    *settings,
+                ]
+            ),
+            data={"milliseconds": times, "absent": absent},
+        )
+    ]

@@ -41,10 +41,7 @@ def measure(
     """
     del seconds, repetitions
     shapes = selection.resnet_18() if shapes is None else shapes
-    params = {
-        name: {"kernel": jax.ShapeDtypeStruct(shape, jnp.float32)}
-        for name, shape in shapes.items()
-    }
+    params = abstract_kernels(shapes)
     inner = optax.sgd(0.1, momentum=0.9)
     base, weights = count_bytes(inner, params), _bytes(params)
     added = {
@@ -59,6 +56,18 @@ def measure(
     header = ("", "bytes", "share of the float32 weights")
     data = {"share": shares}
     return [Table(title, header, rows, "Around SGD with momentum.", data)]
+
+
+def abstract_kernels(shapes: Mapping[str, tuple[int, ...]]) -> Any:
+    """Makes the shapes and dtypes of float32 kernels.
+
+    Args:
+      shapes: shape of the kernel by name of the layer.
+    """
+    return {
+        name: {"kernel": jax.ShapeDtypeStruct(shape, jnp.float32)}
+        for name, shape in shapes.items()
+    }
 
 
 def count_bytes(tx: Any, params: Any) -> int:

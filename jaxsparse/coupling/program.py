@@ -217,7 +217,7 @@ def _size(jaxpr: Any) -> int:
 def _unroll(program: Program, eqn: Any, numbers: list[int]) -> list[int]:
     """Appends the iterations of a loop one after the other."""
     params, length = eqn.params, eqn.params["length"]
-    num_consts, num_carry = _scan_parts(eqn)
+    num_consts, num_carry = scan_parts(eqn)
     consts, rest = numbers[:num_consts], numbers[num_consts:]
     carry, stacked = rest[:num_carry], rest[num_carry:]
     order = range(length)[::-1] if params["reverse"] else range(length)
@@ -234,11 +234,14 @@ def _unroll(program: Program, eqn: Any, numbers: list[int]) -> list[int]:
     ]
 
 
-def _scan_parts(eqn: Any) -> tuple[int, int]:
+def scan_parts(eqn: Any) -> tuple[int, int]:
     """Counts the constants and the carried values of a loop.
 
     JAX versions differ in the parameters that count them. What is stacked has one axis
     more than in the body.
+
+    Args:
+      eqn: an equation of a jaxpr, of the primitive `scan`.
     """
     body = getattr(eqn.params["jaxpr"], "jaxpr", eqn.params["jaxpr"])
     stacked, carried = (

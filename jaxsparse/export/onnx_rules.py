@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from jax.extend import core
 
+from jaxsparse.connectivity.jaxpr_rules import BODIES
 from jaxsparse.export import onnx_lookup
 from jaxsparse.export.onnx_graph import Graph, Tensor, Value, evaluate
 
 Rule = Callable[[Graph, Any, list[Value]], Value]
 
-BODIES = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 # Primitives whose ONNX operator takes the same operands.
 SAME = {
     "abs": "Abs", "add": "Add", "add_any": "Add", "and": "And", "ceil": "Ceil",

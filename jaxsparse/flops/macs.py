@@ -8,8 +8,8 @@ import jax
 from jax.extend import core
 
 from jaxsparse import arguments, tree
-
-BODIES = ("jaxpr", "call_jaxpr", "fun_jaxpr")
+from jaxsparse.connectivity.jaxpr_rules import BODIES
+from jaxsparse.coupling.program import scan_parts
 
 
 class UnboundedLoop(ValueError):
@@ -203,21 +203,12 @@ def _add(tally: _Tally, weights: list[_Origin], count: int, *, entrywise: bool) 
         tally.counts[leaf] = tally.counts.get(leaf, 0) + part
 
 
-def _of_equal_rank(outer: list[Any], inner: list[Any]) -> int:
-    """Counts the values with as many axes outside of a loop as inside."""
-    pairs = zip(outer, inner, strict=True)
-    return sum(len(a.aval.shape) == len(b.aval.shape) for a, b in pairs)
-
-
 def _scan(
     eqn: core.JaxprEqn, given: list[_Origin], tally: _Tally, times: int
 ) -> list[_Origin]:
     """Counts the body of a scan for each of its steps."""
     body, length = eqn.params["jaxpr"].jaxpr, eqn.params["length"]
-    # Versions of JAX name the numbers of operands differently. What is scanned over has
-    # an axis more than in the body, and so has what is stacked.
-    carried = _of_equal_rank(eqn.outvars, body.outvars)
-    consts = _of_equal_rank(eqn.invars, body.invars) - carried
+    consts, carried = scan_parts(eqn)
     # What the carry depends on grows from step to step until it no longer changes.
     while True:
         probe = tally._replace(counts={})

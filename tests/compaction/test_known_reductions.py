@@ -94,6 +94,26 @@ def joint_attention(p: Params, x: Any) -> Any:
     return jnp.einsum("bhqt,bthd->bqhd", scores, value).reshape(b, t, -1) @ p["out"]
 
 
+def grouped_queries(p: Params, x: Any) -> Any:
+    """Each head of keys and values has a group of heads of queries."""
+    query = jnp.einsum("btc,chgd->bthgd", x, p["q"])
+    key, value = (jnp.einsum("btc,chd->bthd", x, p[n]) for n in "kv")
+    scores = jax.nn.softmax(jnp.einsum("bqhgd,bthd->bhgqt", query, key))
+    found = jnp.einsum("bhgqt,bthd->bqhgd", scores, value)
+    return jnp.einsum("bthgd,hgdc->btc", found, p["out"])
+
+
+def repeated_keys(p: Params, x: Any) -> Any:
+    """The same, with the heads of queries along one axis."""
+    query = jnp.einsum("btc,chd->bthd", x, p["q"])
+    key, value = (
+        jnp.repeat(jnp.einsum("btc,chd->bthd", x, p[n]), 2, axis=2) for n in "kv"
+    )
+    scores = jax.nn.softmax(jnp.einsum("bqhd,bthd->bhqt", query, key))
+    found = jnp.einsum("bhqt,bthd->bqhd", scores, value)
+    return jnp.einsum("bthd,hdc->btc", found, p["out"])
+
+
 def ensemble(p: Params, x: Any) -> Any:
     def one(p: Params, x: Any) -> Any:
         return jnp.tanh(x @ p["a"] + p["c"]) @ p["b"] + p["d"]
@@ -265,6 +285,30 @@ NETWORKS = {
         floats((2, 3, 4)),
         {"out": [s_[2:4]]},
         {"qkv": {1: (2, 3, 8, 9, 14, 15)}, "out": {0: (2, 3)}},
+    ),
+    # Head 1 of the keys is unread, and the second group of every head.
+    "grouped queries": Network(
+        grouped_queries,
+        {"q": (6, 3, 2, 4), "k": (6, 3, 4), "v": (6, 3, 4), "out": (3, 2, 4, 6)},
+        floats((2, 5, 6)),
+        {"out": [s_[1], s_[:, 1]], "v": [s_[:, 2, 3]]},
+        {
+            "q": {1: (1,), 2: (1,)},
+            **unit(("k", 1), ("v", 1), of=(1,)),
+            "out": {0: (1,), 1: (1,)},
+        },
+    ),
+    # Of the heads of queries 2 and 3 are unread, which share a head of keys, and 0,
+    # which shares one with 1.
+    "repeated keys": Network(
+        repeated_keys,
+        {"q": (6, 6, 4), "k": (6, 3, 4), "v": (6, 3, 4), "out": (6, 4, 6)},
+        floats((2, 5, 6)),
+        {"out": [s_[[0, 2, 3]]]},
+        {
+            **unit(("q", 1), ("out", 0), of=(2, 3)),
+            **unit(("k", 1), ("v", 1), of=(1,)),
+        },
     ),
     # 1 is unread in all members, 4 in two, and constant in the third.
     "ensemble": Network(
