@@ -494,8 +494,9 @@ def check_seeds_apart(folder: Path) -> None:
     assert "| 2 |" in (page / "sweep.md").read_text()
 
 
+@pytest.mark.campaign
 def test_a_sweep_of_seeds_apart_is_one_report(root: Path, tmp_path: Path) -> None:
-    """The only sweep with processes of its own: one run is left, as after a stop."""
+    """With processes of its own; one run is left, as after a stop."""
     fixed = [word.removeprefix("--set=") for word in SEEDS_APART if "--set" in word]
     (point,) = make(
         recipes=(SMALL,),

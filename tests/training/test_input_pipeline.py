@@ -196,7 +196,7 @@ PMAP |= {"lottery.levels": 0, "data.crop_pad": 0, "data.flip": False}
             "sparse.grow_batch_start": 10,
         },
         case(PRETRAINING, always=False),
-        PRETRAINING | {"run.devices": 4},
+        case(PRETRAINING | {"run.devices": 4}, always=False),
     ],
     ids=["one", "four", "pmap", "growth", "pretraining", "pretraining-four"],
 )
