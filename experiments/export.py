@@ -16,7 +16,9 @@ RUNDIR is a run directory of train.py, finished or not. The formats are:
                  ONNX Runtime
 
 With --compact, the network is exported without the neurons and channels that contribute
-nothing (`jaxsparse.compaction`); its outputs are the same.
+nothing (`jaxsparse.compaction`); its outputs are the same. With --format=torch, names
+stay those of torchvision, timm or other code, but layers are narrower than in its
+classes: make each layer with the shape of its tensor.
 
 Needs neither the dataset of the run nor an accelerator.
 """
@@ -157,11 +159,13 @@ def write(run: Any, out: Path) -> tuple[int, int]:
     if _COMPACT.value:
         small = compaction.compact_run(run, images[:1], **what)
         variables, ticket, model = small.params, small.masks, small.module
-        print(
-            "compaction: {:,} of {:,} parameters stay".format(
-                *small.report.parameters[::-1]
+        before, after = small.report.parameters
+        print(f"compaction: {after:,} of {before:,} parameters stay")
+        if _FORMAT.value == "torch" and after < before:
+            print(
+                "layers are narrower than in the classes of torchvision, timm or other "
+                "code; make each layer with the shape of its tensor"
             )
-        )
     variables = {
         name: tree for name, tree in variables.items() if jax.tree.leaves(tree)
     }

@@ -60,12 +60,9 @@ def main(argv: Sequence[str]) -> None:
     del argv
     absl_logging.set_verbosity(absl_logging.WARNING)
     try:
-        sparsities = [float(word) for word in _SPARSITIES.value]
-        batches = [int(word) for word in _BATCHES.value]
-        if not all(0 <= each < 1 for each in sparsities) or min(batches) < 1:
-            raise ValueError("sparsities in [0, 1) and batches of 1 or more")
+        sparsities, batches = _numbers()
     except ValueError as error:
-        command_line.fail(f"--sparsities and --batches: expected numbers, got {error}")
+        command_line.fail(str(error))
     usual = ROOT / "experiments" / "results" / "inference-cpu"
     out = command_line.path(_OUT) or usual
     if _PAGE_ONLY.value and not out.with_suffix(".csv").exists():
@@ -87,6 +84,27 @@ def main(argv: Sequence[str]) -> None:
         print(*group, f"{time.monotonic() - start:.0f} s", flush=True)
     inference_page.write(out, rows)
     print(f"page: {out}.md")
+
+
+def _numbers() -> tuple[list[float], list[int]]:
+    """Reads the sparsities and the batch sizes."""
+    try:
+        sparsities = [float(word) for word in _SPARSITIES.value]
+    except ValueError:
+        sparsities = []
+    if not sparsities or not all(0 <= each < 1 for each in sparsities):
+        raise ValueError(
+            f"--sparsities: expected numbers in [0, 1), got {_SPARSITIES.value}"
+        )
+    try:
+        batches = [int(word) for word in _BATCHES.value]
+    except ValueError:
+        batches = []
+    if not batches or min(batches) < 1:
+        raise ValueError(
+            f"--batches: expected whole numbers of 1 or more, got {_BATCHES.value}"
+        )
+    return sparsities, batches
 
 
 if __name__ == "__main__":

@@ -101,11 +101,12 @@ def _arguments(words: Sequence[str]) -> tuple[Path, list[float]]:
         raise ValueError(f"--methods: expected some of {known}, got {_METHODS.value}")
     try:
         sparsities = [float(word) for word in _SPARSITIES.value]
-    except ValueError as error:
-        raise ValueError(f"--sparsities: expected numbers, got {error}") from None
+    except ValueError:
+        sparsities = []
     if not sparsities or not all(0 <= each < 1 for each in sparsities):
         raise ValueError(
-            f"--sparsities: expected numbers from 0 on and below 1, got {sparsities}"
+            "--sparsities: expected numbers from 0 on and below 1, got "
+            f"{_SPARSITIES.value}"
         )
     folder = config.to_path("folder of a run", words[0])
     if not (folder / "config.json").exists():

@@ -19,6 +19,7 @@ PAGE_ONLY = ["--page_only", "--out=/nowhere/x"]
 ONNX = ["--format=onnx", "--out=a.onnx"]
 EL2N = ["--score=el2n", "--out=x.npz"]
 DIGITS = "--config=configs/lth_digits.py"
+RANGE = "--sparsities: expected numbers"
 
 MISTAKES = [
     ([TRAIN], "--config: missing; give one as --config=lth_digits"),
@@ -104,7 +105,10 @@ MISTAKES = [
     ([ONE_SHOT, "x", "--methods="], "--methods: expected some of ['magnitude"),
     ([ONE_SHOT, "x", "--sparsities="], "--sparsities: expected numbers from 0 on"),
     ([ONE_SHOT, "x", "--sparsities=0.5,1"], "--sparsities: expected numbers from 0 on"),
-    ([ONE_SHOT, "x", "--sparsities=half"], "--sparsities: expected numbers, got could"),
+    (
+        [ONE_SHOT, "x", "--sparsities=1/2"],
+        f"{RANGE} from 0 on and below 1, got ['1/2']",
+    ),
     ([EXPORT, "x"], "--format: missing"),
     (
         [EXPORT, "x", "--format=onnx", "--out=a.pt"],
@@ -112,6 +116,10 @@ MISTAKES = [
     ),
     ([EXPORT, "x", *ONNX, "--masks"], "--masks: expected only with --format=torch"),
     ([INFERENCE, *PAGE_ONLY], "--page_only: no file /nowhere/x.csv; call without"),
+    ([INFERENCE, "--sparsities=1.5"], f"{RANGE} in [0, 1), got ['1.5']"),
+    ([INFERENCE, "--sparsities=0.5,x"], f"{RANGE} in [0, 1), got ['0.5', 'x']"),
+    ([INFERENCE, "--batches=1,0"], "--batches: expected whole numbers of 1 or more, "),
+    ([INFERENCE, "--batches="], "--batches: expected whole numbers of 1 or more, got "),
     ([COMPACTION, *PAGE_ONLY], "--page_only: no file /nowhere/x.csv; call without"),
     ([EXPORT, "/nowhere", *ONNX], "/nowhere: expected a run directory of experiments/"),
 ]

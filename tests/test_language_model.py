@@ -58,7 +58,9 @@ def test_losses_of_a_run_are_means_over_tokens(folder: Path) -> None:
     tokens = windows(reader.run.dataset.test)
     assert tokens.shape == (20, 9)
     apply = jax.jit(functools.partial(run.model().apply, train=False))
-    assert run.example_images().shape == (1, 8)
+    example = run.example_images()
+    assert example.dtype == jnp.int32  # multiples of 255 / 7, rounded down
+    assert example.tolist() == [[0, 36, 72, 109, 145, 182, 218, 255]]
     for row in last:
         variables = run.variables(replicate=row["replicate"])
         logits = np.asarray(apply(variables, jnp.asarray(tokens[:, :-1])), np.float64)

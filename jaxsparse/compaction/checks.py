@@ -74,7 +74,8 @@ def random_inputs(example: tuple[Any, ...], seed: int, batch: int | None) -> Any
     """Draws inputs.
 
     Args:
-      example: inputs, for shapes and dtypes; integers are drawn from their range.
+      example: inputs, for shapes and dtypes. Integers are drawn from the range of those
+        given, or are 0 or 1 where there are none; booleans are drawn in any case.
       seed: seed of the random numbers, which have a larger scale for odd seeds.
       batch: length of the first axis of all arrays; None for that of the example.
     """
@@ -88,7 +89,8 @@ def random_inputs(example: tuple[Any, ...], seed: int, batch: int | None) -> Any
             values = rng.normal(size=shape) * (3.0 if seed % 2 else 1.0)
             return jnp.asarray(values, leaf.dtype)
         concrete = isinstance(leaf, jax.Array | np.ndarray) and leaf.size
-        low, high = (int(leaf.min()), int(leaf.max())) if concrete else (0, 0)
+        known = concrete and leaf.dtype != bool
+        low, high = (int(leaf.min()), int(leaf.max())) if known else (0, 1)
         return jnp.asarray(rng.integers(low, high + 1, shape), leaf.dtype)
 
     return jax.tree.map(draw, example)

@@ -21,7 +21,8 @@ def compact_run(
 
     Args:
       run: the run, from `jaxsparse.load`.
-      example: images, [b, h, w, c]; only the shape is used.
+      example: images, [b, h, w, c]; only the shape is used. For a language model,
+        tokens, [b, t], from the first to the last, as `run.example_images()` returns.
       level: number of pruning rounds; None selects the last level.
       replicate: number of the replicate, counted from 0.
       variant: "ticket", or a control of the run.

@@ -6,7 +6,8 @@ JAX 0.12, and both convert max pooling with padding wrongly, as in the stem of a
 Every file is therefore compared with JAX before it is written.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,16 @@ import numpy as np
 from jax import export as jax_export
 
 from jaxsparse import arguments, extras, metrics_log, tree
+from jaxsparse.compaction import checks
 from jaxsparse.export import onnx_rules, safetensors_files
-from jaxsparse.export.onnx_graph import OPSET, Graph, Tensor
+from jaxsparse.export.onnx_graph import (
+    IR_VERSION,
+    OPSET,
+    Graph,
+    Tensor,
+    is_key,
+    to_numpy,
+)
 from jaxsparse.types import Masks
 
 TOLERANCE = 1e-4  # of the largest output: sums are in other orders
@@ -46,15 +55,23 @@ def onnx(
     networks and language models can be converted. A token that is not in the vocabulary
     is an error in ONNX Runtime, where JAX returns NaN.
 
+    The comparison is on random inputs: normal numbers, integers from the smallest to
+    the largest of the given arrays (0 or 1 where only shapes are given), and random
+    booleans.
+
     Args:
       path: file to write, usually ending in .onnx.
       apply: called as `apply(params, *inputs)`, in inference mode and in float32;
         returns any tree of arrays. For a linen module,
         `lambda variables, x: model.apply(variables, x, train=False)`.
       params: concrete parameters; any tree that `apply` takes, such as all variables of
-        a network.
-      *inputs: trees of arrays or of `jax.ShapeDtypeStruct`, at least one array. With
-        `dynamic_batch`, the first axis of each is the batch, of the same size.
+        a network, or the state of an nnx module, which may contain random keys.
+      *inputs: trees of arrays or of `jax.ShapeDtypeStruct`, at least one array. Only
+        shapes, dtypes and the ranges of integers are used: give an array of tokens that
+        contains 0 and the largest token, so that the whole vocabulary is compared. With
+        `dynamic_batch`, the first axis of each is the batch, of the same size. The file
+        takes the dtypes in which JAX computes, which are float32 and int32 for 64 bits
+        unless JAX is told otherwise (`jax_enable_x64`).
       masks: masks of leaves of `params`; weights outside them are written as zeros.
         None or missing where a leaf has no mask. Masks are boolean and have the
         shapes of their leaves.
@@ -66,10 +83,13 @@ def onnx(
 
     Raises:
       ModuleNotFoundError: if the packages onnx and onnxruntime are not installed.
+      TypeError: if an input is not an array of numbers or booleans.
       ValueError: if there are no inputs, one has no batch axis, a mask fits no leaf,
-        `apply` uses an operation without a rule (the message names it), or ONNX Runtime
-        computes something else than JAX: numbers within 1e-4 of the largest, integers
-        and booleans exactly.
+        `apply` uses an operation without a rule (the message names it) or returns
+        random keys, ONNX or ONNX Runtime refuses an operator or its dtype (the message
+        names the operator), or ONNX Runtime computes something else than JAX: numbers
+        within 1e-4 of the largest finite one, infinities, NaN, integers and booleans
+        exactly.
       OSError: if the file cannot be written.
 
     Examples:
@@ -80,6 +100,7 @@ def onnx(
     """
     extras.require("onnx", "onnxruntime", purpose="ONNX files", extra="export")
     _check_inputs(inputs, dynamic_batch=dynamic_batch)
+    params, inputs = jax.tree.map(_canonical, (params, inputs))
     if masks is not None:
         params = _masked(params, masks)
     model = _convert(apply, params, inputs, dynamic_batch=dynamic_batch)
@@ -101,6 +122,12 @@ def _check_inputs(inputs: Any, *, dynamic_batch: bool) -> None:
                 f"inputs: {name}: expected an array or a `jax.ShapeDtypeStruct`, got "
                 f"{leaf!r}"
             )
+        kinds = (np.bool_, np.integer, np.floating)
+        if not any(jax.dtypes.issubdtype(leaf.dtype, kind) for kind in kinds):
+            raise TypeError(
+                f"inputs: {name}: expected real numbers or booleans, got "
+                f"{leaf.dtype}; use other arrays, such as random keys, inside `apply`"
+            )
     shapes = {name: tuple(leaf.shape) for name, leaf in leaves.items()}
     batches = {shape[:1] for shape in shapes.values()}
     if dynamic_batch and (len(batches) > 1 or () in batches):
@@ -109,6 +136,15 @@ def _check_inputs(inputs: Any, *, dynamic_batch: bool) -> None:
             f"dynamic_batch=True, got shapes {shapes}; pass dynamic_batch=False for "
             "inputs without a batch"
         )
+
+
+def _canonical(leaf: Any) -> Any:
+    """Returns an array of the dtype in which JAX computes, or its shape and dtype."""
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct(
+            leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype)
+        )
+    return jnp.asarray(leaf)
 
 
 def _masked(params: Any, masks: Masks) -> Any:
@@ -140,7 +176,7 @@ def _convert(
         for x in leaves
     ]
     traced = jax.make_jaxpr(apply)(params, *jax.tree.unflatten(treedef, shapes))
-    weights = [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
+    weights = [to_numpy(leaf) for leaf in jax.tree.leaves(params)]
     names = [f"input_{i}" for i in range(len(leaves))]
     graph = Graph(batch, names[0])
     given = [*weights, *map(Tensor, names)]
@@ -153,6 +189,11 @@ def _convert(
 
     outputs = []
     for i, (value, aval) in enumerate(zip(found, traced.out_avals, strict=True)):
+        if is_key(aval):
+            raise ValueError(
+                f"apply: expected outputs that are numbers or booleans, got random "
+                f"keys in output_{i}; return only what the file shall compute"
+            )
         outputs.append(info(f"output_{i}", aval))
         source = graph.name_of(value)
         graph.nodes.append(helper.make_node("Identity", [source], [f"output_{i}"]))
@@ -164,9 +205,23 @@ def _convert(
         graph.constants,
     )
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)])
-    model.ir_version = 9  # of this opset; newer ones are refused by older runtimes
-    onnx_lib.checker.check_model(model)
+    model.ir_version = IR_VERSION  # newer ones are refused by older runtimes
+    with _refusals("ONNX"):
+        onnx_lib.checker.check_model(model)
     return model
+
+
+@contextmanager
+def _refusals(program: str) -> Iterator[None]:
+    """Raises a ValueError in place of a program's own errors, which name operators."""
+    try:
+        yield
+    except Exception as error:  # the classes of ONNX Runtime have no common base
+        raise ValueError(
+            f"apply: expected a network that {program} accepts, got its error "
+            f"{' '.join(str(error).split())[:400]!r}; write the operation in another "
+            "form or dtype in `apply`, or end `apply` before it"
+        ) from error
 
 
 def _compare(
@@ -186,24 +241,17 @@ def _compare(
     """
     import onnxruntime
 
-    leaves, treedef = jax.tree.flatten(inputs)
-    generator = np.random.default_rng(0)
-
-    def draw(leaf: Any) -> np.ndarray:
-        shape = leaf.shape if batch is None else (batch, *leaf.shape[1:])
-        return generator.normal(size=shape).astype(leaf.dtype)
-
-    drawn = [draw(leaf) for leaf in leaves]
+    drawn = checks.random_inputs(inputs, 0, batch)
+    given = {f"input_{i}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(drawn))}
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        content, options, providers=["CPUExecutionProvider"]
-    )
-    theirs = session.run(None, {f"input_{i}": x for i, x in enumerate(drawn)})
-    with jax.default_matmul_precision("highest"):
-        ours = apply(
-            params, *jax.tree.unflatten(treedef, map(jax.numpy.asarray, drawn))
+    options.log_severity_level = 4  # errors are raised
+    with _refusals("ONNX Runtime"):
+        session = onnxruntime.InferenceSession(
+            content, options, providers=["CPUExecutionProvider"]
         )
+        theirs = session.run(None, given)
+    with jax.default_matmul_precision("highest"):
+        ours = apply(params, *drawn)
     for i, (a, b) in enumerate(zip(theirs, jax.tree.leaves(ours), strict=True)):
         expected = np.asarray(b)
         where = f"output_{i}: expected from ONNX Runtime what JAX computes"
@@ -221,8 +269,14 @@ def _compare(
                     "return the numbers instead; otherwise please report this network"
                 )
             continue
-        error = np.abs(a - expected).max(initial=0)
-        largest = np.abs(expected).max(initial=0)
+        finite = np.isfinite(expected)
+        if not np.array_equal(a[~finite], expected[~finite], equal_nan=True):
+            raise ValueError(
+                f"{where}, got other values where JAX has infinities or NaN; please "
+                "report this network"
+            )
+        error = np.abs(a[finite] - expected[finite]).max(initial=0)
+        largest = np.abs(expected[finite]).max(initial=0)
         if not error <= TOLERANCE * max(largest, 1e-6):
             raise ValueError(
                 f"{where}, up to {TOLERANCE} of the largest output {largest:.3g}, got "

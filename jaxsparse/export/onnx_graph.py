@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-OPSET = 18  # reductions take their axes as an input from here on
+# In this version reductions take their axes as an input; ONNX 1.13 introduced both.
+OPSET, IR_VERSION = 18, 8
 
 
 class Tensor(NamedTuple):
@@ -20,7 +21,8 @@ class Tensor(NamedTuple):
     name: str
 
 
-Value = Tensor | np.ndarray  # arrays are known when the graph is made
+# Arrays are known when the graph is made; random keys are arrays of JAX.
+Value = Tensor | np.ndarray | jax.Array
 
 
 class Graph:
@@ -57,7 +59,8 @@ class Graph:
         """Adds a constant, once for equal small arrays, and returns its name.
 
         Args:
-          array: its value. Integers become int64, which shapes and axes need.
+          array: its value. The constant has the same dtype; shapes, axes and indices
+            of slices must be int64.
         """
         from onnx import numpy_helper
 
@@ -98,7 +101,7 @@ class Graph:
 
         name = self.new_name(kind.lower())
         names = [self.name_of(value) for value in inputs]
-        self.nodes.append(helper.make_node(kind, names, [name], **attributes))
+        self.nodes.append(helper.make_node(kind, names, [name], name, **attributes))
         return Tensor(name)
 
     def cast(self, value: Value, dtype: Any) -> Tensor:
@@ -145,13 +148,31 @@ class Graph:
         return self.add("Concat", *parts, axis=0)
 
 
-def evaluate(eqn: Any, operands: Sequence[np.ndarray]) -> list[np.ndarray]:
+def is_key(leaf: Any) -> bool:
+    """Returns whether a leaf is an array of random keys.
+
+    Args:
+      leaf: an array, or its shape and dtype.
+    """
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def to_numpy(array: Any) -> Any:
+    """Returns an array of NumPy; random keys, which NumPy lacks, stay as they are.
+
+    Args:
+      array: an array.
+    """
+    return array if is_key(array) else np.asarray(array)
+
+
+def evaluate(eqn: Any, operands: Sequence[Value]) -> list[Value]:
     """Computes an equation of a program whose operands are known.
 
     Args:
       eqn: the equation.
-      operands: their values.
+      operands: their values; random keys are arrays of JAX.
     """
     results = eqn.primitive.bind(*map(jnp.asarray, operands), **eqn.params)
     results = results if eqn.primitive.multiple_results else [results]
-    return [np.asarray(jax.device_get(result)) for result in results]
+    return [to_numpy(result) for result in results]

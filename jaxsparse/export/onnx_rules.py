@@ -8,7 +8,7 @@ from jax.extend import core
 
 from jaxsparse.connectivity.jaxpr_rules import BODIES
 from jaxsparse.export import onnx_lookup
-from jaxsparse.export.onnx_graph import Graph, Tensor, Value, evaluate
+from jaxsparse.export.onnx_graph import Graph, Tensor, Value, evaluate, to_numpy
 
 Rule = Callable[[Graph, Any, list[Value]], Value]
 
@@ -44,7 +44,7 @@ def run(
       ValueError: if a primitive has no rule; the message names it.
     """
     known: dict[Any, Value] = dict(
-        zip(jaxpr.constvars, map(np.asarray, consts), strict=True)
+        zip(jaxpr.constvars, map(to_numpy, consts), strict=True)
     )
     known |= dict(zip(jaxpr.invars, inputs, strict=True))
 
@@ -88,12 +88,16 @@ def _step(graph: Graph, eqn: Any, values: list[Value]) -> list[Value]:
 
 
 def _same(graph: Graph, eqn: Any, values: list[Value]) -> Value:
-    name = eqn.primitive.name
-    if name == "max" and _is_zero(values[1]):
+    name, dtype = eqn.primitive.name, eqn.invars[0].aval.dtype
+    # ONNX Runtime has Relu for few integers.
+    is_relu = name == "max" and np.issubdtype(dtype, np.floating)
+    if is_relu and _is_zero(values[1]):
         return graph.add("Relu", values[0])
-    if name == "max" and _is_zero(values[0]):
+    if is_relu and _is_zero(values[0]):
         return graph.add("Relu", values[1])
-    return graph.add(SAME[name], *values)
+    # The operators of these names are for booleans only.
+    is_bitwise = name in ("and", "or", "not") and dtype != np.bool
+    return graph.add("Bitwise" * is_bitwise + SAME[name], *values)
 
 
 def _is_zero(value: Value) -> bool:

@@ -7,8 +7,9 @@ A packed file has, for each leaf NAME with a mask, three tensors in place of the
     NAME:values  the active weights in row-major order, in the leaf's dtype
 
 Weights outside the masks are zero. All other leaves are stored under their own names,
-as in a dense file, which any reader of safetensors can load. This function reads both
-kinds and needs only NumPy:
+as in a dense file, which any reader of safetensors can load. Of random keys, their bits
+are stored (`jax.random.key_data`), uint32 with one more axis. This function reads both
+kinds of files and needs only NumPy:
 
     import json
 
@@ -77,6 +78,17 @@ def require() -> None:
     extras.require("safetensors", purpose="safetensors files", extra="export")
 
 
+def _is_key(leaf: Any) -> bool:
+    """Returns whether a leaf is an array of random keys, or its shape and dtype."""
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _stored_shape(leaf: Any) -> tuple[int, ...]:
+    """Returns the shape that a leaf has in a file."""
+    bits = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
+    return tuple(bits.shape)
+
+
 def fit_masks(masks: Masks, params: Any) -> dict[str, np.ndarray]:
     """Returns the masks by the names of their leaves in a tree.
 
@@ -85,10 +97,13 @@ def fit_masks(masks: Masks, params: Any) -> dict[str, np.ndarray]:
       params: tree whose leaves the masks belong to.
 
     Raises:
-      ValueError: if a mask is not boolean, or fits no leaf; the message names it.
+      ValueError: if a mask is not boolean, or fits no leaf of numbers; the message
+        names it.
     """
     masks_lib.check_boolean(masks, remedy="make masks with `masks.ones`")
-    leaves = tree.named_leaves(params)
+    leaves = {
+        n: leaf for n, leaf in tree.named_leaves(params).items() if not _is_key(leaf)
+    }
     found = {name: np.asarray(mask) for name, mask in tree.named_leaves(masks).items()}
     for name, mask in found.items():
         shape = leaves[name].shape if name in leaves else "no such leaf"
@@ -120,7 +135,8 @@ def safetensors(
     Args:
       path: file to write, usually ending in .safetensors.
       params: tree of concrete arrays of any shapes and dtypes; also all variables of a
-        network, such as `{"params": ..., "batch_stats": ...}`.
+        network, such as `{"params": ..., "batch_stats": ...}`, or the state of an nnx
+        module. Random keys are stored as their bits, uint32.
       masks: boolean masks with the nesting of `params`; None, or missing, where a leaf
         has no mask. Weights outside them are written as zeros.
       packed: whether leaves with masks are packed.
@@ -153,7 +169,7 @@ def safetensors(
                 f"params: expected names without ':', which separates the parts of a "
                 f"packed leaf, got {name!r}; rename the leaf"
             )
-        values = np.asarray(leaf)
+        values = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
         if name not in found:
             tensors[name] = np.array(values, order="C")
         elif packed:
@@ -247,11 +263,13 @@ def from_safetensors(path: str | Path, template: Any) -> Loaded:
     Args:
       path: a file that `safetensors` wrote, or any other with a tensor for each leaf.
       template: tree with the names and shapes of the leaves, such as
-        `jax.eval_shape(model.init, key, images)`; only names and shapes are used.
+        `jax.eval_shape(model.init, key, images)`. Only names and shapes are used, and
+        which leaves are random keys.
 
     Returns:
       Parameters and masks with the nesting of `template`. In a dense file no leaf has a
-      mask; `params != 0` may then serve as one.
+      mask; `params != 0` may then serve as one. Arrays have the dtypes of the file, and
+      random keys those of `template`.
 
     Raises:
       ModuleNotFoundError: if the package safetensors is not installed.
@@ -279,7 +297,8 @@ def from_safetensors(path: str | Path, template: Any) -> Loaded:
             f"be read ({error})"
         ) from error
     leaves, masks = split_packed(tensors)
-    expected = {name: leaf.shape for name, leaf in tree.named_leaves(template).items()}
+    named = tree.named_leaves(template)
+    expected = {name: _stored_shape(leaf) for name, leaf in named.items()}
     for name in sorted({*expected, *leaves}):
         shape = leaves[name].shape if name in leaves else "no such leaf"
         if shape != expected.get(name):
@@ -290,9 +309,13 @@ def from_safetensors(path: str | Path, template: Any) -> Loaded:
             )
 
     def look_up(arrays: dict[str, np.ndarray]) -> Any:
-        return tree.map_with_names(
-            lambda name, _: jax.numpy.asarray(arrays[name]) if name in arrays else None,
-            template,
-        )
+        def find(name: str, leaf: Any) -> Any:
+            if name not in arrays:
+                return None
+            if _is_key(leaf):
+                return jax.random.wrap_key_data(arrays[name], dtype=leaf.dtype)
+            return jax.numpy.asarray(arrays[name])
+
+        return tree.map_with_names(find, template)
 
     return Loaded(look_up(leaves), look_up(masks))

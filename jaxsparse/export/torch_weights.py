@@ -29,7 +29,8 @@ class Imported(NamedTuple):
 
     Attributes:
       variables: what `model.apply` takes, weights zero outside the masks.
-      masks: masks of its parameters, None for leaves that are not prunable.
+      masks: masks of its parameters, None for leaves that are not prunable, such as
+        biases; where these were pruned in PyTorch, `variables` has zeros.
     """
 
     variables: dict[str, Any]
@@ -83,6 +84,7 @@ def torch_arrays(
     found = {}
     if masks is not None:
         found = safetensors_files.fit_masks({"params": masks}, variables)
+    entries = torch_layout.entries(model, variables, channels=channels)
     leaves = {name: np.asarray(v) for name, v in tree.named_leaves(variables).items()}
     result: dict[str, np.ndarray] = {}
 
@@ -90,7 +92,7 @@ def torch_arrays(
         parts = [torch_layout.to_torch(array, entry.channels) for array in arrays]
         return np.ascontiguousarray(np.concatenate(parts) if parts[1:] else parts[0])
 
-    for entry in torch_layout.entries(model, variables, channels=channels):
+    for entry in entries:
         values = [leaves[name] for name in entry.leaves]
         if not any(name in found for name in entry.leaves):
             result[entry.key] = join(values, entry)
@@ -184,9 +186,10 @@ def from_torch(
 
     The names must be those of `torch_arrays`; a prefix "module." of every name, as
     from `DataParallel`, is dropped. Masks are those of `torch.nn.utils.prune`
-    (`weight_orig` and `weight_mask`) where the state dict has them. Elsewhere, a weight
-    of a prunable leaf is active if it is not exactly zero, as in state dicts whose
-    masks were removed.
+    (`weight_orig` and `weight_mask`, and so for biases) where the state dict has them:
+    all entries outside of them become zero, also those of leaves that are not prunable
+    here. Elsewhere, a weight of a prunable leaf is active if it is not exactly zero, as
+    in state dicts whose masks were removed.
 
     Args:
       model: an image network of `models`, of the size of the PyTorch network.
@@ -235,9 +238,7 @@ def from_torch(
     masks = tree.map_with_names(
         lambda name, _: jnp.asarray(active[f"params/{name}"]), ones
     )
-    return Imported(
-        {**variables, "params": masks_lib.apply(masks, variables["params"])}, masks
-    )
+    return Imported(variables, masks)
 
 
 def _split(array: np.ndarray, count: int) -> list[np.ndarray]:
@@ -250,7 +251,7 @@ def _masked(
     given: Mapping[str, np.ndarray],
     shapes: Mapping[str, Any],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns a tensor and its mask, both of the shape that fits the leaves."""
+    """Returns a tensor, zero outside its mask, and the mask, in shapes that fit."""
     key, wanted = entry.key, torch_layout.torch_shape(entry, shapes)
     names = (key,) if key in given else (key + _ORIGINAL, key + _MASK)
     for name in names:
@@ -260,7 +261,10 @@ def _masked(
                 f"{', '.join(entry.leaves)}, {wanted}, got {given[name].shape}; make a "
                 "network of the same size, and pass images of its size"
             )
-    return given[names[0]], given[names[-1]] != 0
+    weights, kept = given[names[0]], given[names[-1]] != 0
+    # A tensor without a mask stays bit for bit what it is, with zeros of both signs.
+    masked = np.where(kept, weights, np.zeros((), weights.dtype))
+    return weights if key in given else masked, kept
 
 
 def _check_keys(wanted: set[str], given: Mapping[str, np.ndarray]) -> None:

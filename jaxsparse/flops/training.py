@@ -9,10 +9,12 @@ for the forward pass, for the gradients of activations, and for those of weights
 g is the density of the weights whose gradient is computed:
 
     gradient    methods                           g
-    "active"    dense, static, SET, GMP, IMP,     d
-                STR, continuous sparsification,
-                DynaDiag, Gem-Miner
-    "updates"   RigL, GraNet, EAST, NeurRev       1 at mask updates, otherwise d
+    "active"    dense, static, SET, MEST, CHTs,   d
+                GMP, one-shot magnitude, IMP,
+                AC/DC, STR, DynaDiag, Gem-Miner,
+                continuous sparsification
+    "updates"   RigL, SRigL, GraNet, EAST,        1 at mask updates, otherwise d
+                NeurRev
     "always"    SNFS, straight-through, SR-STE,   1
                 S-STE, edge-popup, proximal L1,
                 weight-sparse

@@ -46,8 +46,8 @@ def check_concrete(**trees: Any) -> None:
         for leaf in leaves:
             if isinstance(leaf, jax.core.Tracer):
                 raise TypeError(
-                    f"{name}: expected arrays, got values traced by JAX; call "
-                    "predict.auto outside of jax.jit"
+                    f"{name}: expected arrays, got values traced by JAX; make the "
+                    "predictor outside of jax.jit"
                 )
             if not isinstance(leaf, jax.Array | np.ndarray) or not leaf.size:
                 raise TypeError(

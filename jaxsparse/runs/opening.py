@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array
 from ml_collections import ConfigDict
@@ -293,13 +294,16 @@ class LoadedRun:
         return factory.make_model(self.config, classes=self._run.dataset.classes)
 
     def example_images(self) -> Array:
-        """Returns zeros [1, h, w, c] or tokens, int32 [1, t], to trace the network.
+        """Returns zeros [1, h, w, c] or tokens from first to last, int32 [1, t].
 
         Raises:
           ValueError: if their size was not recorded and the dataset cannot be loaded.
         """
-        example = factory.example_input(self.config, self._run.dataset)
-        return jnp.zeros(example.shape, example.dtype)
+        dataset = self._run.dataset
+        example = factory.example_input(self.config, dataset)
+        last = dataset.classes - 1 if jnp.issubdtype(example.dtype, jnp.integer) else 0
+        values = np.linspace(0, last, example.size).reshape(example.shape)
+        return jnp.asarray(values, example.dtype)
 
     @functools.cached_property
     def _run(self) -> factory.TrainedRun:
@@ -337,12 +341,7 @@ class LoadedRun:
         return numbers.one_of(level, there, self.folder, variant)
 
     def _state(self, level: int, variant: str) -> TrainState:
-        """Loads the final state of a level; the last loaded one is cached.
-
-        Args:
-          level: number of pruning rounds.
-          variant: "ticket", or a control.
-        """
+        """Loads the final state of a level of a variant; the last one is cached."""
         end = self._ends(variant)[level]
         if self._latest is None or self._latest[0] != end:
             self._latest = None  # frees its memory before the next is loaded

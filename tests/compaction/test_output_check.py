@@ -109,11 +109,13 @@ def test_networks_of_one_batch_size_are_compared_for_it() -> None:
 
 def test_inputs_are_drawn_from_the_range_of_the_example() -> None:
     key = jax.random.key(3)
-    example = key, jnp.array([[2, 5]]), jax.ShapeDtypeStruct((2,), jnp.int32), X
-    same, tokens, unknown, x = checks.random_inputs(example, 1, None)
+    shape, kept = jax.ShapeDtypeStruct((60,), jnp.int32), jnp.ones(60, bool)
+    example = key, jnp.array([[2, 5]]), shape, kept, X
+    same, tokens, unknown, kept, x = checks.random_inputs(example, 1, None)
     assert same is key
     assert set(np.ravel(tokens)) <= {2, 3, 4, 5}
-    assert not unknown.any()
+    assert set(unknown.tolist()) == {0, 1}
+    assert set(kept.tolist()) == {False, True}
     assert x.shape == (2, 3) and not jnp.array_equal(x, X)
 
 

@@ -122,6 +122,7 @@ def test_compacted_state_dict_of_a_run(folder: Path, ran: Ran) -> None:
     out, lines, code = ran["small_torch"]
     assert code == 0, lines
     state = torch.load(out)
+    assert lines[-2].startswith("layers are narrower than in the classes of torchvisi")
     sizes = [state[f"fc{i}.weight"].shape for i in (1, 2, 3)]
     assert sizes[0][0] < 12 or sizes[1][0] < 8  # of 64-12-8-10
     widths = [sizes[0][1], *(size[0] for size in sizes)]

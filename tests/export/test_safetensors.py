@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
-from jaxsparse import export, tree
+from jaxsparse import compaction, export, masks, tree
 from jaxsparse.export import safetensors_files
 
 NEEDED = "the package safetensors is not installed (extra export)"
@@ -133,3 +134,43 @@ def test_a_damaged_packed_leaf_is_refused(tmp_path: Path, change: str) -> None:
     files.save_file(tensors, path)
     with pytest.raises(ValueError, match="packed weights: w: expected"):
         export.from_safetensors(path, params)
+
+
+def test_random_keys_of_an_nnx_module_come_back(
+    tmp_path: Path, read: Callable[[Path], dict[str, np.ndarray]]
+) -> None:
+    rngs = nnx.Rngs(3)
+    layers = nnx.Linear(4, 3, rngs=rngs), nnx.Dropout(0.5, rngs=rngs)
+    module = nnx.Sequential(*layers, nnx.relu, nnx.Linear(3, 2, rngs=rngs))
+    module.eval()
+    ticket = masks.ones(nnx.state(module, nnx.Param))
+    small = compaction.compact_nnx(module, ticket, jnp.ones((1, 4)))
+    path = tmp_path / "a.safetensors"
+    export.safetensors(path, small.params, small.masks)
+    leaves = tree.named_leaves(small.params)
+    keys = {n: leaf for n, leaf in leaves.items() if str(leaf.dtype).startswith("key")}
+    assert keys
+    abstract = jax.eval_shape(lambda: small.params)
+    for template in (small.params, abstract):
+        loaded = export.from_safetensors(path, template)
+        found = tree.named_leaves(loaded.params)
+        assert list(found) == list(leaves)
+        for name, leaf in leaves.items():
+            assert found[name].dtype == leaf.dtype and found[name].shape == leaf.shape
+            same = jax.random.key_data if name in keys else np.asarray
+            np.testing.assert_array_equal(same(found[name]), same(leaf))
+        x = jnp.arange(4.0)[None]
+        np.testing.assert_array_equal(
+            small.apply(loaded.params, x), small.apply(small.params, x)
+        )
+    for name, key in keys.items():
+        np.testing.assert_array_equal(read(path)[name], jax.random.key_data(key))
+    other = {name: jax.random.key(0, impl="rbg") for name in keys}
+    with pytest.raises(ValueError, match=r"key: expected .*\(4,\), got \(2,\)"):
+        export.from_safetensors(path, leaves | other)
+
+
+def test_random_keys_have_no_masks(tmp_path: Path) -> None:
+    params = {"a": jnp.ones(2), "k": jax.random.split(jax.random.key(0), 2)}
+    with pytest.raises(ValueError, match="masks: k: expected .*no such leaf"):
+        export.safetensors(tmp_path / "a", params, {"a": None, "k": jnp.ones(2, bool)})

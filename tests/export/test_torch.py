@@ -10,6 +10,7 @@ import pytest
 from flax import linen as nn
 
 from jaxsparse import compaction, export, masks, models, tree
+from jaxsparse.export import torch_names
 from jaxsparse.models import layers
 
 torch = pytest.importorskip(
@@ -157,10 +158,17 @@ def test_masks_are_those_of_torch_prune() -> None:
     for name, module in network.named_modules():
         if name.startswith(("conv", "fc")):
             prune.l1_unstructured(module, "weight", amount=0.5)
+            prune.l1_unstructured(module, "bias", amount=0.5)
     images = jnp.ones((2, *shape))
     found = export.from_torch(model, network.state_dict(), images)
     # Weights outside the masks are not zero in `weight_orig`.
-    for name, leaf in tree.named_leaves(found.masks).items():
+    kernels = tree.named_leaves(found.masks)
+    biases = {
+        name: leaf != 0
+        for name, leaf in tree.named_leaves(found.variables["params"]).items()
+        if name not in kernels
+    }
+    for name, leaf in (kernels | biases).items():
         kept = np.asarray(tree.named_leaves(variables["params"])[name])
         half = leaf.size - round(leaf.size / 2)
         assert int(leaf.sum()) == half, name
@@ -169,12 +177,44 @@ def test_masks_are_those_of_torch_prune() -> None:
         )
     again = export.torch_state_dict(model, variables, found.masks)
     theirs = network.state_dict()
-    assert sorted(again) == sorted(theirs)
-    assert all(torch.equal(again[key], theirs[key]) for key in theirs)
+    weights = {key for key in theirs if "weight" in key}
+    assert {key for key in again if "weight" in key} == weights
+    assert all(torch.equal(again[key], theirs[key]) for key in weights)
     with torch.no_grad():
         theirs = network(torch.ones(2, shape[2], *shape[:2])).numpy()
     ours = model.apply(found.variables, images, train=False)
     np.testing.assert_allclose(theirs, ours, atol=3e-6, rtol=3e-5)
+
+
+def test_the_network_of_the_benchmark_runs_on_a_state_dict() -> None:
+    """ResNet-8 of experiments/benchmarks, which was written for other tests.
+
+    Its layers have the names of the leaves, so each is loaded by its name in PyTorch.
+    """
+    from experiments.benchmarks import torch_resnet
+
+    model, _, shape = NETWORKS["resnet_basic"]
+    variables = drawn(model, shape)
+    zeros = jax.tree.map(jnp.zeros_like, variables["params"])
+    network = torch_resnet.Network(zeros, masks.ones(zeros)).eval()
+    state = export.torch_state_dict(model, variables)
+    rename = torch_names.renamer(model)
+    paths = {name.rpartition("/")[0] for name in tree.names(zeros)}
+    assert len(paths) == len(network.layers) == 19
+    for path in paths:
+        prefix = f"{rename(path)}."
+        own = {
+            key.removeprefix(prefix): state.pop(key)
+            for key in list(state)
+            if key.startswith(prefix)
+        }
+        network.layers[path.replace("/", "_")].load_state_dict(own, strict=True)
+    assert not state
+    images = np.random.default_rng(1).normal(size=(3, *shape)).astype(np.float32)
+    with torch.no_grad():
+        theirs = network(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
+    ours = model.apply(variables, jnp.asarray(images), train=False)
+    np.testing.assert_allclose(theirs, ours, atol=3e-6 * np.abs(ours).max(), rtol=3e-5)
 
 
 def test_masks_of_any_part_of_a_joint_tensor_are_written() -> None:

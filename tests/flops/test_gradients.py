@@ -1,5 +1,7 @@
 """The registered methods need the gradient of exactly the weights that they declare."""
 
+import importlib
+import re
 from typing import Any
 
 import jax
@@ -69,3 +71,21 @@ def test_every_method_declares_its_gradient() -> None:
         if not spec.gradient and spec.timing.updates_masks
     ]
     assert not missing
+
+
+def test_the_table_of_gradients_has_every_method() -> None:
+    text = importlib.import_module("jaxsparse.flops.training").__doc__ or ""
+    _, _, table = text.partition("    gradient    methods")
+    found: dict[str, list[str]] = {}
+    row: list[str] = []
+    for line in table.split("\n\n")[0].splitlines()[1:]:
+        if match := re.match(r' {4}"(\w+)"', line):
+            found[match[1]] = (row := [])
+        row += [word.strip() for word in line[16:49].split(",") if word.strip()]
+    built_in = [spec for spec in config.METHODS.values() if spec.is_built_in]
+    assert len(built_in) > 20
+    for spec in built_in:
+        assert spec.title in found[declared(spec.name)], spec.name
+    listed = [name for row in found.values() for name in row]
+    known = {spec.title for spec in built_in} | {"IMP"}  # which is no sparse.method
+    assert len(set(listed)) == len(listed) and set(listed) == known

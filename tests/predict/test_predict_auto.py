@@ -240,8 +240,13 @@ def test_wrong_arguments_are_refused(
 
 
 def test_traced_arguments_are_refused() -> None:
-    with pytest.raises(TypeError, match="outside of jax.jit"):
+    words = "example: expected .* JAX; make the predictor outside of jax.jit"
+    with pytest.raises(TypeError, match=words):
         jax.jit(lambda x: predict.auto(apply, PARAMS, MASKS, x))(draw(SHAPE, 0))
+    with pytest.raises(TypeError, match=words):
+        jax.jit(lambda x: predict.fixed(apply, PARAMS, MASKS, x, form="csr"))(
+            draw(SHAPE, 0)
+        )
     with pytest.raises(TypeError, match="apply"):
         predict.auto(None, PARAMS, MASKS, draw(SHAPE, 0))
 
