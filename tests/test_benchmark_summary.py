@@ -138,14 +138,11 @@ def test_every_aim_is_of_a_benchmark_and_has_a_limit_that_can_be_judged() -> Non
 
 def test_aims_are_found_in_the_committed_page(root: Path) -> None:
     content = saved(root)
-    measured = ("mnist", "conv", "selection", "mask_updates")
-    table = aims.summarize(content["tables"], measured)
-    judged = {row[0]: row[3].partition(",")[0] for row in table.rows}
-    assert {*judged.values()} <= {"met", "missed", "no aim"}
-    assert (
-        judged["LTH-MNIST, LeNet-300-100, 1 replicate: speed / PyTorch, cached batches"]
-        == "met"
-    )
+    names = [name for name in benchmark.BENCHMARKS if name not in benchmark.LONG]
+    table = aims.summarize(content["tables"], names, skipped=benchmark.LONG)
+    page = root / "experiments" / "results" / "benchmark-cpu.md"
+    assert timing.markdown(table) in page.read_text(encoding="utf-8")
+    judged = [row[3].partition(",")[0] for row in table.rows]
+    assert judged.count("met") > judged.count("missed") > 0
     json.dumps(table.data)
-    if aims.TITLE in content["tables"]:
-        assert content["tables"][aims.TITLE].items() >= table.data.items()
+    assert content["tables"][aims.TITLE] == table.data

@@ -160,6 +160,15 @@ def test_what_does_not_mix_units_passes_them_on(operation: Callable) -> None:
     assert group.axes["a", 1].tolist() == group.axes["b", 0].tolist() == [0, 1, 2]
 
 
+def test_entries_sorted_along_another_axis_keep_their_units() -> None:
+    def apply(p: Params, x: Any) -> Any:
+        x = jnp.tanh(x[..., None] * p["a"][None, None])  # [2, 4, 3]
+        return lax.top_k(x, 2, axis=1)[0].sum(1) @ p["b"]
+
+    (group,) = coupling.coupled_axes(apply, shapes(a=(3,), b=(3, 2)), X).groups
+    assert group.axes["a", 0].tolist() == group.axes["b", 0].tolist() == [0, 1, 2]
+
+
 def test_factors_that_do_not_fit_stay_whole() -> None:
     """An axis of 2 by 3 units is added to one of 3 by 2."""
 

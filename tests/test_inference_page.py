@@ -1,6 +1,7 @@
 """Pages of measured predictions and of compaction, made from rows."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,23 @@ def test_a_dense_program_that_was_chosen_is_no_sparse_form() -> None:
     text = inference_page.page(changed)
     assert "sparse form in 0 of 1 groups; faster than dense JAX in every turn" in text
     assert "- No sparse form is faster than dense JAX in every turn: 90%" in text
+    assert "| predict.auto | 1.40 (1.30 to 1.50), dense |" in text
+    assert "1.50), dense" not in inference_page.page(rows)
     assert "No sparse form" not in inference_page.page(rows)
+
+
+def test_the_committed_pages_are_those_of_their_csv_files(
+    root: Path, tmp_path: Path
+) -> None:
+    results = root / "experiments" / "results"
+    rows = inference_page.read(results / "inference-cpu.csv")
+    committed = (results / "inference-cpu.md").read_text(encoding="utf-8")
+    assert inference_page.page(rows) == committed
+    name = "compaction-cpu"
+    shutil.copy(results / f"{name}.csv", tmp_path)
+    compaction_page.write_page(tmp_path / name)
+    committed = (results / f"{name}.md").read_text(encoding="utf-8")
+    assert (tmp_path / f"{name}.md").read_text(encoding="utf-8") == committed
 
 
 def test_single_forms_faster_than_the_chosen_ones_are_listed() -> None:

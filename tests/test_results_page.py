@@ -13,8 +13,13 @@ PARAGRAPH = re.compile(
 # Numbers of the pages whose numbers are no means over seeds.
 SPEEDS = {
     "benchmark-cpu-aims.md": ("4.69", "8.54", "0.646", "1.466", "53.3", "262", "0.955"),
-    "benchmark-cpu-before.md": ("6.20", "8.56", "261", "758", "1.34"),
-    "benchmark-cpu.md": ("1,806", "824", "3.90", "6.19", "158", "2,153"),
+    "benchmark-cpu-before.md": ("6.20", "8.56", "261", "758", "1.34", "1.60"),
+    "benchmark-cpu.md": (
+        *("4.95", "9.43", "10.0", "101.8", "0.320", "1.08", "1.44", "0.664", "18.3"),
+        *("1.24", "46.5", "9.00", "2,309", "319", "1.04", "0.98", "2.16", "95.20"),
+        "1.14",
+    ),
+    "benchmark-cpu-reproduction.md": ("175", "105", "122", "78", "212", "278", "669"),
     "compaction-cpu.md": ("3.85", "1.01"),
     "flops-resnet50.md": ("0.244", "0.495", "0.399", "0.515"),
     "inference-cpu.md": (

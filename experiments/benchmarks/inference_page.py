@@ -20,6 +20,8 @@ Layers with more than half of their weights stay dense. A group is a network, a 
 and a batch size. Its methods are timed in turns in one process, after their logits have
 been compared with those of dense JAX. Cells are how many times as fast as dense JAX in
 the same turns a method is: the median and the range over 5 turns, 3 for batches of 256.
+Where `predict.auto` chose the program of dense JAX, the cell says *dense*: what differs
+from 1 is noise.
 
 In rows with *constant fan-in* all outputs of a layer have the same number of active
 inputs, as in SRigL. These are other masks than in the other rows, and logits are
@@ -279,4 +281,6 @@ def _cell(row: Row) -> str:
         )
         return f"{middle} ms ({low} to {high})"
     low, high = row["ratio_low"], row["ratio_high"]
-    return f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})"
+    is_dense = row["method"] in AUTO and row["note"].startswith("dense")
+    end = ", dense" if is_dense else ""
+    return f"{row['ratio']:.2f} ({low:.2f} to {high:.2f}){end}"

@@ -58,6 +58,16 @@ def is_key(aval: Any) -> bool:
     return jax.dtypes.issubdtype(aval.dtype, jax.dtypes.extended)
 
 
+def wide(dtype: Any) -> np.dtype:
+    """Returns the dtype in which numpy holds values: floats have 32 bits or more.
+
+    Args:
+      dtype: dtype of the values in the program, which are no keys.
+    """
+    is_float = jnp.issubdtype(dtype, jnp.floating)
+    return np.dtype(np.float32 if is_float and dtype.itemsize < 4 else dtype)
+
+
 def to_numpy(value: Any) -> Array:
     """Converts an array to numpy, with floats of 32 bits or more.
 
@@ -65,9 +75,7 @@ def to_numpy(value: Any) -> Array:
       value: any array that is not one of keys.
     """
     value = np.asarray(value)
-    if jnp.issubdtype(value.dtype, jnp.floating) and value.dtype.itemsize < 4:
-        return value.astype(np.float32)
-    return value
+    return value.astype(wide(value.dtype), copy=False)
 
 
 def evaluate(eqn: Equation, program: Program, operands: list[Any]) -> list[Any]:

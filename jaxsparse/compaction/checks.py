@@ -60,12 +60,10 @@ def tolerance(program: Program) -> float:
     Returns:
       256 units in the last place from float32 on, 8 of a less precise dtype, and at
       most 1 / 16: a network in float8 is only reduced where its outputs stay close.
+      0 for a network without floats.
     """
-    eps = max(
-        float(jnp.finfo(aval.dtype).eps)
-        for aval in program.avals
-        if jnp.issubdtype(aval.dtype, jnp.floating)
-    )
+    floats = [x.dtype for x in program.avals if jnp.issubdtype(x.dtype, jnp.floating)]
+    eps = max((float(jnp.finfo(dtype).eps) for dtype in floats), default=0.0)
     is_low = eps > jnp.finfo(jnp.float32).eps
     return min((LAST_PLACES_LOW if is_low else LAST_PLACES) * eps, MOST)
 
@@ -181,6 +179,15 @@ def gap_of(first: Any, second: Any) -> tuple[float, float]:
     return worst
 
 
+def first_line(error: Exception) -> str:
+    """Returns what a reason quotes of an error: most of its first line.
+
+    Args:
+      error: the error.
+    """
+    return (str(error).splitlines() or [""])[0][:200]
+
+
 def failure(
     apply: Callable[..., Any], small: Any, program: Program, example: tuple[Any, ...]
 ) -> tuple[str, Program]:
@@ -199,8 +206,8 @@ def failure(
     try:
         after = trace(apply, small, *example)
     except Exception as error:  # whatever the user's function raises
-        lines = str(error).splitlines() or [""]
-        return f"the function does not take smaller leaves ({lines[0][:200]})", program
+        line = first_line(error)
+        return f"the function does not take smaller leaves ({line})", program
     shapes = [
         [(p.avals[n].shape, p.avals[n].dtype) for n in p.outputs]
         for p in (program, after)

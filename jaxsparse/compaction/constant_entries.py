@@ -24,7 +24,8 @@ class Entries(NamedTuple):
     """Values of a program, by number.
 
     Attributes:
-      values: arrays; 0 where an entry varies.
+      values: arrays of the dtypes of the program, but with floats of 32 bits or more;
+        0 where an entry varies.
       varies: boolean arrays, True where an entry depends on an input.
     """
 
@@ -40,12 +41,13 @@ class Entries(NamedTuple):
         return np.asarray(self.varies[number] | (self.values[number] != 0))
 
     def constants(self, eqn: Equation) -> dict[int, Any]:
-        """Returns the operands of an equation without any varying entry.
+        """Returns the operands of an equation without any varying entry, but no keys.
 
         Args:
           eqn: the equation.
         """
-        return {n: self.values[n] for n in eqn.inputs if not self.varies[n].any()}
+        known = {n: self.values[n] for n in eqn.inputs if not self.varies[n].any()}
+        return {n: value for n, value in known.items() if isinstance(value, Array)}
 
 
 def forward(
@@ -82,7 +84,8 @@ def forward(
             if without.isdisjoint(eqn.outputs):
                 _step(eqn, program, entries)
                 continue
-            results = [np.ones(program.avals[n].shape) for n in eqn.outputs]
+            avals = [program.avals[n] for n in eqn.outputs]
+            results = [np.ones(a.shape, arithmetic.wide(a.dtype)) for a in avals]
         else:
             results = _computed(eqn, program, entries)
         for number, value in zip(eqn.outputs, results, strict=True):
@@ -101,33 +104,32 @@ def _computed(eqn: Equation, program: Program, entries: Entries) -> list[Any]:
 
 def _vary(entries: Entries, number: int, program: Program) -> None:
     """Has all entries of a value vary, without using memory for them."""
-    shape = program.avals[number].shape
-    entries.values[number] = np.broadcast_to(np.float32(0), shape)
-    entries.varies[number] = np.broadcast_to(True, shape)
+    aval = program.avals[number]
+    dtype = np.float32 if arithmetic.is_key(aval) else arithmetic.wide(aval.dtype)
+    entries.values[number] = np.broadcast_to(np.zeros((), dtype), aval.shape)
+    entries.varies[number] = np.broadcast_to(True, aval.shape)
 
 
-def _put(entries: Entries, number: int, value: Array | None, varies: Pattern) -> None:
-    entries.varies[number] = varies
+def _put(
+    entries: Entries,
+    number: int,
+    program: Program,
+    value: Array | None,
+    varies: Pattern,
+) -> None:
     if value is None or varies.all():
-        entries.values[number] = np.broadcast_to(np.float32(0), varies.shape)
-        entries.varies[number] = np.broadcast_to(True, varies.shape)
-    else:
-        value = np.broadcast_to(value, varies.shape)
-        entries.values[number] = np.where(varies, np.zeros((), value.dtype), value)
+        _vary(entries, number, program)
+        return
+    value = np.broadcast_to(value, varies.shape)
+    entries.values[number] = np.where(varies, np.zeros((), value.dtype), value)
+    entries.varies[number] = varies
 
 
 def _step(eqn: Equation, program: Program, entries: Entries) -> None:
     """Follows an equation of which an operand varies."""
     found = moves.sources(eqn, program, entries.constants(eqn))
     if found is not None:
-        flat = [
-            np.concatenate([np.ravel(x[n]) for n in eqn.inputs])
-            for x in (entries.values, entries.varies)
-        ]
-        dtype = entries.values[eqn.inputs[0]].dtype
-        for number, places in zip(eqn.outputs, found, strict=True):
-            value = np.asarray(flat[0][places], dtype)
-            _put(entries, number, value, np.asarray(flat[1][places]))
+        _move(eqn, found, program, entries)
         return
     if eqn.name in ENTRYWISE:
         varies = _entrywise(eqn, program, entries)
@@ -149,7 +151,26 @@ def _step(eqn: Equation, program: Program, entries: Entries) -> None:
     if not varies.all():
         operands = [entries.values[n] for n in eqn.inputs]
         (value,) = arithmetic.evaluate(eqn, program, operands)
-    _put(entries, eqn.outputs[0], value, varies)
+    _put(entries, eqn.outputs[0], program, value, varies)
+
+
+def _move(
+    eqn: Equation, found: list[Array], program: Program, entries: Entries
+) -> None:
+    """Follows an equation that only moves entries, and may change their dtype."""
+    avals = [program.avals[n] for n in eqn.outputs]
+    if any(map(arithmetic.is_key, avals)):
+        for number in eqn.outputs:
+            _vary(entries, number, program)
+        return
+    data = eqn.inputs[: moves.INDEXED.get(eqn.name)]
+    values, varies = (
+        np.concatenate([np.ravel(x[n]) for n in data])
+        for x in (entries.values, entries.varies)
+    )
+    for number, aval, places in zip(eqn.outputs, avals, found, strict=True):
+        value = np.asarray(values[places], arithmetic.wide(aval.dtype))
+        _put(entries, number, program, value, np.asarray(varies[places]))
 
 
 def _entrywise(eqn: Equation, program: Program, entries: Entries) -> Pattern:
@@ -204,6 +225,7 @@ def _look_up(eqn: Equation, program: Program, entries: Entries) -> None:
     _put(
         entries,
         number,
+        program,
         np.broadcast_to(first.reshape(spread), shape),
         np.broadcast_to(varies.reshape(spread), shape),
     )

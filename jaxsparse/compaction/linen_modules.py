@@ -9,7 +9,7 @@ import jax
 from flax import linen as nn
 
 from jaxsparse import arguments, tree
-from jaxsparse.compaction import compacted
+from jaxsparse.compaction import checks, compacted
 from jaxsparse.compaction.compacted import Compacted
 from jaxsparse.models import layers
 from jaxsparse.types import Masks
@@ -118,7 +118,8 @@ def resized(
       The module.
 
     Raises:
-      ValueError: if no fields give these shapes, naming a leaf.
+      ValueError: if no fields give these shapes, naming a leaf, or `init` of the module
+        fails, by which the fields are found.
     """
     before, wanted = _shapes(variables), _shapes(small)
     if before == wanted:
@@ -127,7 +128,14 @@ def resized(
     result = _with_named_widths(module, before, wanted)
     if result is None or _misfit(init(result), wanted) is not None:
         result = _with_new_fields(module, before, wanted, init)
-    name = _misfit(init(result), wanted)
+    try:
+        shapes = _shapes_of(result, inputs, call)
+    except Exception as error:  # whatever the user's module raises
+        raise ValueError(
+            f"{type(module).__name__} could not be initialized, which is needed to "
+            f"find the fields that determine its widths ({checks.first_line(error)})"
+        ) from error
+    name = _misfit(shapes, wanted)
     if name is not None:
         raise ValueError(
             f"the fields of {type(module).__name__} do not give {name} the shape "
@@ -148,17 +156,22 @@ def _shapes(variables: Any) -> Shapes:
     return {name: leaf.shape for name, leaf in tree.named_leaves(variables).items()}
 
 
+def _shapes_of(
+    module: nn.Module, inputs: tuple[Any, ...], call: dict[str, Any]
+) -> Shapes:
+    """Returns the shapes of a module's variables."""
+    init = functools.partial(module.init, **call)
+    return _shapes(jax.eval_shape(init, jax.random.key(0), *inputs))
+
+
 def _init_shapes(
     module: nn.Module, *, inputs: tuple[Any, ...], call: dict[str, Any]
 ) -> Shapes | None:
-    """Returns the shapes of a module's variables; None if it cannot be made."""
+    """Returns the same; None if the module cannot be made."""
     try:
-        shapes = jax.eval_shape(
-            functools.partial(module.init, **call), jax.random.key(0), *inputs
-        )
+        return _shapes_of(module, inputs, call)
     except Exception:  # whatever the user's module raises
         return None
-    return _shapes(shapes)
 
 
 def _with_named_widths(module: Any, before: Shapes, wanted: Shapes) -> nn.Module | None:

@@ -91,8 +91,7 @@ class Trial:
                 (self._apply, self._params), (apply, small), self._inputs
             )
         except Exception as error:  # whatever the user's function raises
-            lines = str(error).splitlines() or [""]
-            return f"the smaller network does not run ({lines[0][:200]})"
+            return f"the smaller network does not run ({checks.first_line(error)})"
         if relative > checks.tolerance(program):
             return f"outputs would change by {gap:.1e}"
         self.smaller = Smaller(small, apply, after, gap)

@@ -7,9 +7,13 @@ primitives require, and fixes labels of indices that cannot be removed.
 Reshaping can merge axes and split them again, as those of attention heads. So an axis
 is a tuple of factors, in row-major order: arrays of labels whose lengths multiply to
 the length of the axis. An index is removed if one of its factors' indices is removed.
+
+At some places only one of several factors can have units, such as the heads or the
+features of a head. It is the first one, unless `Labels` is told to take another.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -19,11 +23,32 @@ Axis = tuple[Factor, ...]
 SPLIT = "part of an axis that is split by a reshape"  # why some indices are fixed
 
 
+class Choice(NamedTuple):
+    """A place where only one of several factors can have units.
+
+    Attributes:
+      sizes: lengths of the factors.
+      options: the factors that had units before, by position.
+      labels: labels of the factor that keeps its units.
+    """
+
+    sizes: tuple[int, ...]
+    options: tuple[int, ...]
+    labels: Factor
+
+
 class Labels:
     """Sets of labels that are joined step by step, and those of them that are fixed."""
 
-    def __init__(self) -> None:
-        """Starts without labels."""
+    def __init__(self, taken: dict[int, int] | None = None) -> None:
+        """Starts without labels.
+
+        Args:
+          taken: which option is taken at a choice, by the number of the choice; 0, the
+            first, where it is not given.
+        """
+        self._taken = taken or {}
+        self._choices: list[Choice] = []
         self._parent = np.zeros(0, np.int64)
         self._fixed = np.zeros(0, bool)  # of the first label of each set
         self._count = 0
@@ -171,20 +196,53 @@ class Labels:
     def flat(self, axis: Axis, reason: str) -> Factor:
         """Returns one label for each index of an axis.
 
-        If several factors could be removed, only the first remains so.
+        If several factors have units, only one of them keeps its units.
 
         Args:
           axis: the axis.
           reason: why the indices of the other factors are fixed.
         """
-        free = [i for i, f in enumerate(axis) if not self.is_fixed(f).all()]
-        for i in free[1:]:
-            self.fix((axis[i],), reason)
-        chosen = free[0] if free else 0
+        if len(axis) == 1:
+            return axis[0]
         sizes = [len(factor) for factor in axis]
+        free = [i for i, f in enumerate(axis) if not self.is_fixed(f).all()]
+        chosen = self._choose(sizes, free, axis)
+        for i in free:
+            if i != chosen:
+                self.fix((axis[i],), reason)
         shape = [1] * len(sizes)
         shape[chosen] = sizes[chosen]
         return np.broadcast_to(axis[chosen].reshape(shape), sizes).reshape(-1)
+
+    def alternatives(self) -> list[dict[int, int]]:
+        """Lists what else could be taken where a factor that was chosen ended fixed.
+
+        Equal choices, as in all layers of a transformer, are changed together. Their
+        numbers stay valid, since the order of choices follows from shapes alone.
+
+        Returns:
+          Values of `taken` to try, in the order of the choices.
+        """
+        equal: dict[tuple, list[int]] = {}
+        for number, (sizes, options, labels) in enumerate(self._choices):
+            if len(options) > 1 and self.is_fixed(labels).any():
+                equal.setdefault((sizes, options), []).append(number)
+        return [
+            self._taken | dict.fromkeys(numbers, place)
+            for (_, options), numbers in equal.items()
+            for place in range(len(options))
+            if any(self._taken.get(number, 0) != place for number in numbers)
+        ]
+
+    def _choose(
+        self, sizes: Sequence[int], options: Sequence[int], factors: Sequence[Factor]
+    ) -> int:
+        """Returns the factor that keeps its units; 0 if none of them has any."""
+        place = self._taken.get(len(self._choices), 0)
+        chosen = options[place if place < len(options) else 0] if options else 0
+        choice = Choice(tuple(sizes), tuple(options), factors[chosen])
+        self._choices.append(choice)
+        return chosen
 
     def _fix(self, label: int, reason: str) -> None:
         if not self._fixed[label]:
@@ -205,7 +263,7 @@ class Labels:
         """Splits a factor into several.
 
         If its labels differ along more than one of them, they are joined until they
-        differ along the first of these only that is free: whole heads, whole groups.
+        differ along one only, of those that are free: whole heads, whole groups.
         """
         if len(sizes) <= 1:
             return [factor]
@@ -215,9 +273,11 @@ class Labels:
             not np.array_equal(grid, np.broadcast_to(grid.take([0], i), sizes))
             for i in range(len(sizes))
         ]
-        several = [a and b for a, b in zip(differs, free, strict=True)]
-        order = several if differs.count(True) > 1 and any(several) else differs
-        chosen = order.index(True) if any(order) else 0
+        options = np.flatnonzero(differs).tolist()[:1]
+        if differs.count(True) > 1:
+            several = np.flatnonzero(np.logical_and(differs, free)).tolist()
+            options = several or options
+        chosen = self._choose(sizes, options, [factor] * len(sizes))
         labels = np.moveaxis(factor.reshape(sizes), chosen, 0)
         labels = labels.reshape(sizes[chosen], -1)
         if differs.count(True) > 1:

@@ -20,10 +20,16 @@ REDUCES = (
 )
 CUMULATIVE = ("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp")
 WINDOWS = ("reduce_window_sum", "reduce_window_max", "reduce_window_min")
+# How often the factors that have units are chosen anew. Each time costs as much as the
+# first, and equal layers share their choices.
+MOST_TRIALS = 24
 
 
 def label(program: Program) -> tuple[list[Axes], Labels]:
     """Labels the axes of all values of a program.
+
+    Where only one of several factors of an axis can have units, it is the first one. If
+    some of them end fixed, another is taken if more indices of leaves are free then.
 
     Args:
       program: the program.
@@ -31,7 +37,30 @@ def label(program: Program) -> tuple[list[Axes], Labels]:
     Returns:
       For each value its axes, and the sets of labels.
     """
-    labels = Labels()
+    axes, labels = _label(program, {})
+    free, others = _num_free(program, axes, labels), labels.alternatives()
+    trials = MOST_TRIALS
+    while others and trials:
+        trial, trials = _label(program, others.pop(0)), trials - 1
+        count = _num_free(program, *trial)
+        if count > free:
+            (axes, labels), free = trial, count
+            others = labels.alternatives()
+    return axes, labels
+
+
+def _num_free(program: Program, axes: list[Axes], labels: Labels) -> int:
+    """Counts the indices of leaves that can be removed."""
+    return sum(
+        int((~labels.is_fixed(axis[0])).sum())
+        for number in program.leaves.values()
+        for axis in axes[number]
+    )
+
+
+def _label(program: Program, taken: dict[int, int]) -> tuple[list[Axes], Labels]:
+    """Labels the axes with a given choice of factors; see `Labels`."""
+    labels = Labels(taken)
     axes: list[Axes | None] = [None] * len(program.avals)
     for number in program.constants:
         axes[number] = _fixed(program, number, labels, "an array in the program")
@@ -138,8 +167,9 @@ def _along(
             labels.unify(operands[0][i], other[i], f"{eqn.name!r} of merged axes")
     if eqn.name != "top_k":
         return operands
-    chosen = labels.constant(eqn.params["k"], "order along an axis ('top_k')")
-    return [(*operands[0][:-1], chosen)] * len(eqn.outputs)
+    result = list(operands[0])
+    result[along] = labels.constant(eqn.params["k"], "order along an axis ('top_k')")
+    return [tuple(result)] * len(eqn.outputs)
 
 
 def _window(

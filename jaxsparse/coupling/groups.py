@@ -58,7 +58,9 @@ def coupled_axes(apply: Callable[..., Any], params: Any, *inputs: Any) -> Coupli
     layers, convolutions (grouped and depthwise ones by whole groups), normalization,
     residual sums, concatenation, attention heads, reshapes, pooling and loops. Axes of
     inputs and outputs stay whole. So do those that an operation without a rule reads,
-    or that it reads by position, such as a sort; `whole` names the operation.
+    or that it reads by position, such as a sort; `whole` names the operation. Where a
+    reshape splits an axis into several, one of these has the units: the first one that
+    can get shorter, such as the heads and not their features.
 
     Whether a unit may be removed without changing the outputs is another question,
     which `compaction` answers. A statistic over units, as in LayerNorm, changes with

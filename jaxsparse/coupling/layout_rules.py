@@ -173,11 +173,13 @@ def _pad(
         low, high, interior = map(int, config)
         if not any(config):
             result.append(axis)
-        elif interior or all(labels.is_fixed(f).all() for f in axis):
+            continue
+        if interior:
             labels.fix(axis, "'pad' between indices")
+        flat = labels.flat(axis, reason)
+        if labels.is_fixed(flat).all():
             result.append(labels.constant(n, "'pad' between indices"))
         else:
-            flat = labels.flat(axis, reason)
             flat = flat[max(-low, 0) : len(flat) - max(-high, 0)]
             new = [labels.fresh(max(side, 0))[0] for side in (low, high)]
             result.append((np.concatenate([new[0], flat, new[1]]),))

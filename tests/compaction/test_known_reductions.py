@@ -1,4 +1,4 @@
-"""Small networks whose reduction is known: folding, borders, streams, heads, groups."""
+"""Small networks whose reduction is known: folding, borders, streams, reshapes."""
 
 from typing import Any
 
@@ -76,42 +76,17 @@ def group_norm(p: Params, x: Any) -> Any:
     return relu(x * p["scale"]) @ p["b"]
 
 
-def attention(p: Params, x: Any) -> Any:
-    query, key, value = (
-        jnp.einsum("btc,chd->bthd", x, p[n]) + p[f"{n}_bias"] for n in "qkv"
-    )
-    scores = jnp.einsum("bqhd,bthd->bhqt", query, key) / query.shape[-1] ** 0.5
-    found = jnp.einsum("bhqt,bthd->bqhd", jax.nn.softmax(scores), value)
-    return x + jnp.einsum("bthd,hdc->btc", found, p["out"])
+def equal(p: Params, x: Any) -> Any:
+    """Batch, height, width, channels and classes have the same length."""
+    x = relu(convolve(x, p["k0"]) + p["c0"])
+    x = relu(convolve(x, p["k1"]) + p["c1"]).swapaxes(1, 2).mean(1)
+    return jax.nn.softmax(x @ p["head"] + p["d"]).mean(1)
 
 
-def joint_attention(p: Params, x: Any) -> Any:
-    """One kernel for queries, keys and values, with heads of 2 channels."""
-    b, t, _ = x.shape
-    parts = jnp.split(x @ p["qkv"], 3, -1)
-    query, key, value = (part.reshape(b, t, -1, 2) for part in parts)
-    scores = jax.nn.softmax(jnp.einsum("bqhd,bthd->bhqt", query, key))
-    return jnp.einsum("bhqt,bthd->bqhd", scores, value).reshape(b, t, -1) @ p["out"]
-
-
-def grouped_queries(p: Params, x: Any) -> Any:
-    """Each head of keys and values has a group of heads of queries."""
-    query = jnp.einsum("btc,chgd->bthgd", x, p["q"])
-    key, value = (jnp.einsum("btc,chd->bthd", x, p[n]) for n in "kv")
-    scores = jax.nn.softmax(jnp.einsum("bqhgd,bthd->bhgqt", query, key))
-    found = jnp.einsum("bhgqt,bthd->bqhgd", scores, value)
-    return jnp.einsum("bthgd,hgdc->btc", found, p["out"])
-
-
-def repeated_keys(p: Params, x: Any) -> Any:
-    """The same, with the heads of queries along one axis."""
-    query = jnp.einsum("btc,chd->bthd", x, p["q"])
-    key, value = (
-        jnp.repeat(jnp.einsum("btc,chd->bthd", x, p[n]), 2, axis=2) for n in "kv"
-    )
-    scores = jax.nn.softmax(jnp.einsum("bqhd,bthd->bhqt", query, key))
-    found = jnp.einsum("bhqt,bthd->bqhd", scores, value)
-    return jnp.einsum("bthd,hdc->btc", found, p["out"])
+def decoder(p: Params, x: Any) -> Any:
+    """Rows, columns and channels are split from the units of a layer."""
+    x = relu(x @ p["a"] + p["c"]).reshape(x.shape[0], 2, 2, -1)
+    return convolve(x, p["k"]) + p["d"]
 
 
 def ensemble(p: Params, x: Any) -> Any:
@@ -121,7 +96,6 @@ def ensemble(p: Params, x: Any) -> Any:
     return jax.vmap(one, (0, None))(p, x).mean(0)
 
 
-HEADS = (("q", 1), ("k", 1), ("v", 1), ("q_bias", 0), ("k_bias", 0), ("v_bias", 0))
 STREAM = (("stem", 3), ("a0", 2), ("b0", 3), ("a1", 2), ("b1", 3), ("head", 0))
 NETWORKS = {
     # Hidden units 1 and 4 have no inputs, and 0 of the second layer none but them.
@@ -253,62 +227,40 @@ NETWORKS = {
         named="'reduce_sum' over units",
         fixed={"c": {1: 0.0}},
     ),
-    # Head 1 is unread. The values of head 2 are constant, and one feature of head 3.
-    "attention heads": Network(
-        attention,
+    # Only channels 0 and 2 of the first layer and 1 of the second go, although all axes
+    # are of length 4: 0 emits nothing, and the others are unread.
+    "axes of equal length": Network(
+        equal,
         {
-            **{n: (6, 4, 3) for n in "qkv"},
-            **{f"{n}_bias": (4, 3) for n in "qkv"},
-            "out": (4, 3, 6),
+            "k0": (1, 1, 4, 4),
+            "c0": (4,),
+            "k1": (3, 3, 4, 4),
+            "c1": (4,),
+            "head": (4, 4),
+            "d": (4,),
         },
-        floats((2, 5, 6)),
-        {"v": [s_[:, 2], s_[:, 3, 1]], "out": [s_[1]]},
-        unit(*HEADS, ("out", 0), of=(1,)),
-    ),
-    # Without feature 1 of the queries, scores would be divided by another number.
-    "a scale computed from a width": Network(
-        attention,
+        floats((4, 4, 4, 4)),
+        {"k0": [s_[..., 0]], "k1": [s_[:, :, 2]], "head": [s_[1]]},
         {
-            **{n: (6, 4, 3) for n in "qkv"},
-            **{f"{n}_bias": (4, 3) for n in "qkv"},
-            "out": (4, 3, 6),
+            "k0": {3: (0, 2)},
+            "c0": {0: (0, 2)},
+            "k1": {2: (0, 2), 3: (1,)},
+            "c1": {0: (1,)},
+            "head": {0: (1,)},
         },
-        floats((2, 5, 6)),
-        {"q": [s_[:, :, 1]], "out": [s_[3]]},
-        unit(*HEADS, ("out", 0), of=(3,)),
-        named="'div' by 1.73205, a number computed from a width",
-        fixed={"q_bias": {(head, 1): 0.0 for head in range(4)}},
+        fixed={"c0": {0: -0.5}},
     ),
-    "heads of a joint kernel": Network(
-        joint_attention,
-        {"qkv": (4, 18), "out": (6, 4)},
-        floats((2, 3, 4)),
-        {"out": [s_[2:4]]},
-        {"qkv": {1: (2, 3, 8, 9, 14, 15)}, "out": {0: (2, 3)}},
-    ),
-    # Head 1 of the keys is unread, and the second group of every head.
-    "grouped queries": Network(
-        grouped_queries,
-        {"q": (6, 3, 2, 4), "k": (6, 3, 4), "v": (6, 3, 4), "out": (3, 2, 4, 6)},
-        floats((2, 5, 6)),
-        {"out": [s_[1], s_[:, 1]], "v": [s_[:, 2, 3]]},
+    # Channel 1 is unread, 3 emits nothing at any place, and 4 is constant at one place.
+    "channels split by a reshape": Network(
+        decoder,
+        {"a": (3, 20), "c": (20,), "k": (3, 3, 5, 2), "d": (2,)},
+        floats((2, 3)),
+        {"a": [s_[:, [3, 8, 13, 18]], s_[:, 4]], "k": [s_[:, :, 1]]},
         {
-            "q": {1: (1,), 2: (1,)},
-            **unit(("k", 1), ("v", 1), of=(1,)),
-            "out": {0: (1,), 1: (1,)},
+            **unit(("a", 1), ("c", 0), of=(1, 3, 6, 8, 11, 13, 16, 18)),
+            "k": {2: (1, 3)},
         },
-    ),
-    # Of the heads of queries 2 and 3 are unread, which share a head of keys, and 0,
-    # which shares one with 1.
-    "repeated keys": Network(
-        repeated_keys,
-        {"q": (6, 6, 4), "k": (6, 3, 4), "v": (6, 3, 4), "out": (6, 4, 6)},
-        floats((2, 5, 6)),
-        {"out": [s_[[0, 2, 3]]]},
-        {
-            **unit(("q", 1), ("out", 0), of=(2, 3)),
-            **unit(("k", 1), ("v", 1), of=(1,)),
-        },
+        fixed={"c": dict.fromkeys((3, 8, 13, 18), -0.5)},
     ),
     # 1 is unread in all members, 4 in two, and constant in the third.
     "ensemble": Network(

@@ -43,3 +43,34 @@ def test_fields_that_cannot_change_are_left_out() -> None:
     small = compaction.compact_linen(module, variables, active, x)
     assert small.module == Particular(units=4)
     assert small.params["params"]["hidden"]["kernel"].shape == (4, 4)
+
+
+class Loaded(nn.Module):
+    """Its variables come from a file."""
+
+    units: int = 5
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        if self.is_initializing():
+            raise RuntimeError("load the variables\nof this module")
+        x = nn.relu(nn.Dense(self.units, name="hidden")(x))
+        return nn.Dense(2, name="head")(x)
+
+
+def test_a_module_that_cannot_be_initialized_stays_and_says_so() -> None:
+    sizes = {"hidden": (4, 5), "head": (5, 2)}
+    params = {
+        name: {"kernel": jnp.full(size, 0.5), "bias": jnp.ones(size[1])}
+        for name, size in sizes.items()
+    }
+    active = masks.ones(params)
+    active["head"]["kernel"] = active["head"]["kernel"].at[1].set(False)
+    x = jnp.zeros((1, 4))
+    small = compaction.compact_linen(Loaded(), {"params": params}, active, x)
+    assert small.module == Loaded()
+    assert small.report.removed == {}
+    assert small.report.whole["params/hidden/kernel", 1] == (
+        "Loaded could not be initialized, which is needed to find the fields that "
+        "determine its widths (load the variables)"
+    )

@@ -1,5 +1,6 @@
 """Smaller modules of nnx: arrays, the attributes that repeat their widths, outputs."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -212,3 +213,46 @@ def test_more_layers_of_nnx_get_smaller() -> None:
     assert (small.upsample.in_features, small.upsample.out_features) == (4, 3)
     assert (small.low_rank.in_features, small.low_rank.out_features) == (3, 5)
     assert (small.cell.in_features, small.cell.hidden_features) == (5, 5)
+
+
+class Dropping(nnx.Module):
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.first = nnx.Linear(5, 7, rngs=rngs)
+        self.drop = nnx.Dropout(0.3, rngs=rngs)
+        self.last = nnx.Linear(7, 2, rngs=rngs)
+
+    def __call__(self, x: Any) -> Any:
+        return self.last(self.drop(nnx.gelu(self.first(x))))
+
+
+def test_keys_and_counts_in_a_state_stay_as_they_are() -> None:
+    """Unit 2 emits gelu(0.9), which the last bias takes up, and unit 4 is unread."""
+    module = Dropping(nnx.Rngs(0))
+    module.eval()
+    draw(module)
+    module.first.bias[...] = module.first.bias[...].at[2].set(0.9)
+    graph, state = nnx.split(module)
+    active = without(module, [("first/kernel", np.s_[:, 2]), ("last/kernel", np.s_[4])])
+    x = jnp.zeros((1, 5))
+    small = compaction.compact(
+        lambda state, x: nnx.merge(graph, state)(x), state, active, x
+    )
+    leaves = [jax.tree.leaves(tree) for tree in (state, small.params)]
+    others = [
+        (old, new)
+        for old, new in zip(*leaves, strict=True)
+        if not jnp.issubdtype(old.dtype, jnp.floating)
+    ]
+    assert any(jnp.issubdtype(old.dtype, jax.dtypes.prng_key) for old, _ in others)
+    assert all(old is new for old, new in others)
+    smaller = nnx.merge(graph, small.params)
+    left = np.array([0, 1, 3, 5, 6])
+    np.testing.assert_array_equal(
+        smaller.first.kernel[...], module.first.kernel[...][:, left]
+    )
+    kernel = module.last.kernel[...]
+    np.testing.assert_array_equal(smaller.last.kernel[...], kernel[left])
+    emitted = 0.45 * (1 + math.tanh((2 / math.pi) ** 0.5 * (0.9 + 0.044715 * 0.9**3)))
+    np.testing.assert_allclose(
+        smaller.last.bias[...], module.last.bias[...] + emitted * kernel[2], rtol=1e-5
+    )

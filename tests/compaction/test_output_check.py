@@ -34,6 +34,11 @@ def test_tolerance_is_below_the_outputs_in_every_dtype(
     assert checks.tolerance(program) == allowed
 
 
+def test_networks_of_integers_are_not_rounded() -> None:
+    integers = jnp.arange(3)
+    assert checks.tolerance(trace(lambda p, x: p * x, integers, integers)) == 0
+
+
 def test_an_output_that_is_a_tenth_larger_is_another_one_in_bfloat16() -> None:
     x = jnp.ones((2, 3), jnp.bfloat16)
     _, relative = difference(lambda x: x, lambda x: x * 1.1, (x,))

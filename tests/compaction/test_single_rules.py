@@ -115,6 +115,18 @@ def refuses_a_width(p: Params, x: Any) -> Any:
     return hidden(p, x) * number
 
 
+def ternary(p: Params, x: Any) -> Any:
+    y = x @ p["a"] + p["c"]
+    y = (y > 0.4).astype(jnp.float32) - (y < -0.4).astype(jnp.float32)
+    return y @ p["b"] + p["d"]
+
+
+def quaternary(p: Params, x: Any) -> Any:
+    y = x @ p["a"] + p["c"]
+    low, zero, high = ((y > z).astype(jnp.float32) for z in (-0.4, 0.0, 0.4))
+    return (low + zero + high) @ p["b"] + p["d"]
+
+
 def partly_with_a_bias(p: Params, x: Any) -> Any:
     y = hidden(p, x)
     return relu(jnp.concatenate([y[:, :1] + p["d"], y[:, 1:]], -1))
@@ -122,6 +134,7 @@ def partly_with_a_bias(p: Params, x: Any) -> Any:
 
 LAYERS = {"a": (4, 6), "c": (6,), "b": (6, 3), "d": (3,)}
 CONSTANT = {"a": [s_[:, 1]]}
+LEVELS, EMITTED = {"a": [s_[:, [1, 3, 4]]]}, {"c": {1: 0.5, 3: -0.5, 4: 0.3}}
 UNREAD = {"b": [s_[1]]}
 FIXED = {"c": {1: 0.5}}
 COUPLED = (("a", 1), ("c", 0), ("b", 0))
@@ -194,6 +207,14 @@ NETWORKS = {
         {},
         named="outputs would change by",
     ),
+    # Units 1, 3 and 4 emit 1, -1 and 0.
+    "comparisons that are subtracted": Network(
+        ternary, LAYERS, X, LEVELS, unit(*COUPLED, of=(1, 3, 4)), fixed=EMITTED
+    ),
+    # They emit 3, 0 and 2.
+    "comparisons that are added": Network(
+        quaternary, LAYERS, X, LEVELS, unit(*COUPLED, of=(1, 3, 4)), fixed=EMITTED
+    ),
     # Unit 1 is only added to a sum with a bias, unit 3 only to one without.
     "units that need not stay together": Network(
         partly_with_a_bias,
@@ -252,6 +273,28 @@ def test_the_last_unit_goes_if_another_has_to_stay(stay: tuple[int, ...]) -> Non
     expected = {(leaf, i, unit): cause for leaf, i in COUPLED for unit in stay}
     last = ("e", 1, 0), ("f", 0, 0)
     assert kept == expected | dict.fromkeys(last, "a layer keeps one unit")
+
+
+def test_networks_of_integers_get_smaller() -> None:
+    """Unit 1 emits 0, and unit 4 is unread."""
+    rng = np.random.default_rng(4)
+    params = {
+        name: jnp.asarray(rng.integers(1, 5, shape))
+        for name, shape in (("a", (4, 6)), ("b", (6, 3)))
+    }
+    active = {
+        "a": jnp.ones((4, 6), bool).at[:, 1].set(False),
+        "b": jnp.ones((6, 3), bool).at[4].set(False),
+    }
+    x = jnp.asarray(rng.integers(-4, 5, (2, 4)))
+    small = compaction.compact(
+        lambda p, x: relu(x @ p["a"]) @ p["b"], params, active, x
+    )
+    assert small.report.removed == unit(("a", 1), ("b", 0), of=(1, 4))
+    left = np.array([0, 2, 3, 5])
+    np.testing.assert_array_equal(small.params["a"], params["a"][:, left])
+    np.testing.assert_array_equal(small.params["b"], params["b"][left])
+    assert small.report.difference == 0
 
 
 def test_a_bias_of_integers_takes_up_nothing() -> None:
