@@ -48,6 +48,15 @@ def leaf_key(key: Key[Array, ""], name: str) -> Key[Array, ""]:
     return jax.random.fold_in(key, hash_of(name))
 
 
+def is_key(leaf: Any) -> bool:
+    """Returns whether a leaf is an array of typed random keys.
+
+    Args:
+      leaf: an array, its shape and dtype, or anything else.
+    """
+    return jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key)
+
+
 def as_typed(key: Any, *, field: str = "key") -> Key[Array, "..."]:
     """Converts raw key data to a typed key; returns typed keys unchanged.
 
@@ -67,11 +76,10 @@ def as_typed(key: Any, *, field: str = "key") -> Key[Array, "..."]:
       >>> as_typed(jax.random.PRNGKey(0)) == jax.random.key(0)
       Array(True, dtype=bool)
     """
-    dtype = getattr(key, "dtype", None)
-    if dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+    if is_key(key):
         return key
     # Raw key data have an axis of words. A uint32 without axes is a plain number.
-    if dtype == jnp.uint32 and key.ndim:
+    if getattr(key, "dtype", None) == jnp.uint32 and key.ndim:
         return jax.random.wrap_key_data(key)
     raise TypeError(
         f"{field}: expected a random key, from jax.random.key or raw key data of "

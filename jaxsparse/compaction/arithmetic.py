@@ -13,6 +13,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Bool
 
+from jaxsparse import rng
 from jaxsparse.connectivity.jaxpr_rules import PRODUCTS, WINDOW
 from jaxsparse.coupling.program import Equation, Program
 
@@ -47,15 +48,6 @@ REDUCTIONS = {
     "reduce_and": np.all,
     "reduce_or": np.any,
 }
-
-
-def is_key(aval: Any) -> bool:
-    """Says whether values are keys of random numbers, which numpy cannot hold.
-
-    Args:
-      aval: shape and dtype.
-    """
-    return jax.dtypes.issubdtype(aval.dtype, jax.dtypes.extended)
 
 
 def wide(dtype: Any) -> np.dtype:
@@ -96,12 +88,12 @@ def evaluate(eqn: Equation, program: Program, operands: list[Any]) -> list[Any]:
     if eqn.name == "dot_general" and jnp.issubdtype(aval.dtype, jnp.floating):
         return [dot(eqn, *operands)]
     typed = [
-        x if is_key(program.avals[n]) else jnp.asarray(x, program.avals[n].dtype)
+        x if rng.is_key(program.avals[n]) else jnp.asarray(x, program.avals[n].dtype)
         for n, x in zip(eqn.inputs, operands, strict=True)
     ]
     results = eqn.primitive.bind(*typed, **eqn.params)
     results = results if eqn.primitive.multiple_results else [results]
-    return [x if is_key(x) else to_numpy(x) for x in results]
+    return [x if rng.is_key(x) else to_numpy(x) for x in results]
 
 
 class Matrices(NamedTuple):

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsparse import rng
 from jaxsparse.coupling.program import Program, trace
 
 # Outputs may differ by this many units in the last place of their largest entry: sums
@@ -77,19 +78,19 @@ def random_inputs(example: tuple[Any, ...], seed: int, batch: int | None) -> Any
       seed: seed of the random numbers, which have a larger scale for odd seeds.
       batch: length of the first axis of all arrays; None for that of the example.
     """
-    rng = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
 
     def draw(leaf: Any) -> Any:
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended):
+        if rng.is_key(leaf):
             return leaf
         shape = leaf.shape if batch is None else (batch, *leaf.shape[1:])
         if jnp.issubdtype(leaf.dtype, jnp.floating):
-            values = rng.normal(size=shape) * (3.0 if seed % 2 else 1.0)
+            values = generator.normal(size=shape) * (3.0 if seed % 2 else 1.0)
             return jnp.asarray(values, leaf.dtype)
         concrete = isinstance(leaf, jax.Array | np.ndarray) and leaf.size
         known = concrete and leaf.dtype != bool
         low, high = (int(leaf.min()), int(leaf.max())) if known else (0, 1)
-        return jnp.asarray(rng.integers(low, high + 1, shape), leaf.dtype)
+        return jnp.asarray(generator.integers(low, high + 1, shape), leaf.dtype)
 
     return jax.tree.map(draw, example)
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
+from jaxsparse import rng
 from jaxsparse.compaction import arithmetic, moves
 from jaxsparse.connectivity import jaxpr_rules
 from jaxsparse.coupling.axis_rules import CUMULATIVE, REDUCES, WINDOWS
@@ -69,7 +70,7 @@ def forward(
             return
         aval = program.avals[number]
         entries.values[number] = (
-            value if arithmetic.is_key(aval) else arithmetic.to_numpy(value)
+            value if rng.is_key(aval) else arithmetic.to_numpy(value)
         )
         entries.varies[number] = np.broadcast_to(False, aval.shape)
 
@@ -105,7 +106,7 @@ def _computed(eqn: Equation, program: Program, entries: Entries) -> list[Any]:
 def _vary(entries: Entries, number: int, program: Program) -> None:
     """Has all entries of a value vary, without using memory for them."""
     aval = program.avals[number]
-    dtype = np.float32 if arithmetic.is_key(aval) else arithmetic.wide(aval.dtype)
+    dtype = np.float32 if rng.is_key(aval) else arithmetic.wide(aval.dtype)
     entries.values[number] = np.broadcast_to(np.zeros((), dtype), aval.shape)
     entries.varies[number] = np.broadcast_to(True, aval.shape)
 
@@ -159,7 +160,7 @@ def _move(
 ) -> None:
     """Follows an equation that only moves entries, and may change their dtype."""
     avals = [program.avals[n] for n in eqn.outputs]
-    if any(map(arithmetic.is_key, avals)):
+    if any(map(rng.is_key, avals)):
         for number in eqn.outputs:
             _vary(entries, number, program)
         return

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsparse import tree
+from jaxsparse import rng, tree
 from jaxsparse.compaction.removed_units import Removed
 
 Cuts = dict[str, dict[int, tuple[int, ...]]]
@@ -110,8 +110,4 @@ def _arrays(params: Any) -> list[Any]:
         leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
         for leaf in jax.tree.leaves(params)
     ]
-    return [
-        leaf
-        for leaf in leaves
-        if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended)
-    ]
+    return [leaf for leaf in leaves if not rng.is_key(leaf)]

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export as jax_export
 
-from jaxsparse import arguments, extras, metrics_log, tree
+from jaxsparse import arguments, extras, metrics_log, rng, tree
 from jaxsparse.compaction import checks
 from jaxsparse.export import onnx_rules, safetensors_files
 from jaxsparse.export.onnx_graph import (
@@ -24,7 +24,6 @@ from jaxsparse.export.onnx_graph import (
     OPSET,
     Graph,
     Tensor,
-    is_key,
     to_numpy,
 )
 from jaxsparse.types import Masks
@@ -189,7 +188,7 @@ def _convert(
 
     outputs = []
     for i, (value, aval) in enumerate(zip(found, traced.out_avals, strict=True)):
-        if is_key(aval):
+        if rng.is_key(aval):
             raise ValueError(
                 f"apply: expected outputs that are numbers or booleans, got random "
                 f"keys in output_{i}; return only what the file shall compute"

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsparse import rng
+
 # In this version reductions take their axes as an input; ONNX 1.13 introduced both.
 OPSET, IR_VERSION = 18, 8
 
@@ -148,22 +150,13 @@ class Graph:
         return self.add("Concat", *parts, axis=0)
 
 
-def is_key(leaf: Any) -> bool:
-    """Returns whether a leaf is an array of random keys.
-
-    Args:
-      leaf: an array, or its shape and dtype.
-    """
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
 def to_numpy(array: Any) -> Any:
     """Returns an array of NumPy; random keys, which NumPy lacks, stay as they are.
 
     Args:
       array: an array.
     """
-    return array if is_key(array) else np.asarray(array)
+    return array if rng.is_key(array) else np.asarray(array)
 
 
 def evaluate(eqn: Any, operands: Sequence[Value]) -> list[Value]:

@@ -49,7 +49,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxsparse import arguments, extras, metrics_log, tree
+from jaxsparse import arguments, extras, metrics_log, rng, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.types import Masks
 
@@ -78,14 +78,9 @@ def require() -> None:
     extras.require("safetensors", purpose="safetensors files", extra="export")
 
 
-def _is_key(leaf: Any) -> bool:
-    """Returns whether a leaf is an array of random keys, or its shape and dtype."""
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
 def _stored_shape(leaf: Any) -> tuple[int, ...]:
     """Returns the shape that a leaf has in a file."""
-    bits = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
+    bits = jax.eval_shape(jax.random.key_data, leaf) if rng.is_key(leaf) else leaf
     return tuple(bits.shape)
 
 
@@ -102,7 +97,7 @@ def fit_masks(masks: Masks, params: Any) -> dict[str, np.ndarray]:
     """
     masks_lib.check_boolean(masks, remedy="make masks with `masks.ones`")
     leaves = {
-        n: leaf for n, leaf in tree.named_leaves(params).items() if not _is_key(leaf)
+        n: leaf for n, leaf in tree.named_leaves(params).items() if not rng.is_key(leaf)
     }
     found = {name: np.asarray(mask) for name, mask in tree.named_leaves(masks).items()}
     for name, mask in found.items():
@@ -169,7 +164,7 @@ def safetensors(
                 f"params: expected names without ':', which separates the parts of a "
                 f"packed leaf, got {name!r}; rename the leaf"
             )
-        values = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+        values = np.asarray(jax.random.key_data(leaf) if rng.is_key(leaf) else leaf)
         if name not in found:
             tensors[name] = np.array(values, order="C")
         elif packed:
@@ -312,7 +307,7 @@ def from_safetensors(path: str | Path, template: Any) -> Loaded:
         def find(name: str, leaf: Any) -> Any:
             if name not in arrays:
                 return None
-            if _is_key(leaf):
+            if rng.is_key(leaf):
                 return jax.random.wrap_key_data(arrays[name], dtype=leaf.dtype)
             return jax.numpy.asarray(arrays[name])
 

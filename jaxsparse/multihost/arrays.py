@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from jaxsparse import rng
 from jaxsparse.multihost import processes
 
 
@@ -94,7 +95,7 @@ def device_put(tree: Any, shardings: Any) -> Any:
 
 def _device_put(leaf: Any, sharding: jax.sharding.Sharding) -> jax.Array:
     """Places an array of numbers or keys by a sharding that may span processes."""
-    if jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key):
+    if rng.is_key(leaf):
         words = _device_put(jax.random.key_data(leaf), sharding)
         return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:

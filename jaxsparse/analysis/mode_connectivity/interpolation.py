@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
-from jaxsparse import tree
+from jaxsparse import rng, tree
 
 # Quotients of integers make 0 and 1 exact, which repeated addition would not.
 EVCI_ALPHAS = tuple(i / 20 for i in range(-4, 25))
@@ -66,7 +66,7 @@ def _check_equal(name: str, a: Array, b: Array) -> None:
     if isinstance(a, jax.core.Tracer) or isinstance(b, jax.core.Tracer):
         return
     dtype = a.dtype
-    if jnp.issubdtype(dtype, jax.dtypes.prng_key):
+    if rng.is_key(a):
         a, b = jax.random.key_data(a), jax.random.key_data(b)
     if not np.array_equal(np.asarray(a), np.asarray(b)):
         raise ValueError(

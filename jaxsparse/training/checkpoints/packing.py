@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxsparse import metrics_log, multihost, npz_files, tree
+from jaxsparse import metrics_log, multihost, npz_files, rng, tree
 
 FILE = "packed.npz"
 _BITS, _SHAPE, _VALUES, _DTYPE = ":bits", ":shape", ":values", ":dtype"
@@ -45,13 +45,9 @@ def pack(state: Any) -> dict[str, np.ndarray]:
                 f"checkpoint, got {name!r} beside {whole!r}; rename the leaf"
             )
     for name, leaf in leaves.items():
-        data = jax.random.key_data(leaf) if _is_key(leaf) else leaf
+        data = jax.random.key_data(leaf) if rng.is_key(leaf) else leaf
         packed |= _pack_leaf(name, np.asarray(multihost.to_host(data)))
     return packed
-
-
-def _is_key(leaf: Any) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _pack_leaf(name: str, array: np.ndarray) -> dict[str, np.ndarray]:
@@ -149,7 +145,7 @@ def load(folder: Path, like: Any) -> Any:
 
     def restore(name: str, leaf: Any) -> Any:
         array = _unpack_leaf(name, packed)
-        if _is_key(leaf):
+        if rng.is_key(leaf):
             impl = jax.random.key_impl(leaf)
             return jax.random.wrap_key_data(jax.device_put(array), impl=impl)
         sharding = getattr(leaf, "sharding", None)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxsparse import metrics_log, multihost, tree
+from jaxsparse import metrics_log, multihost, rng, tree
 from jaxsparse.training import old_checkpoints
 from jaxsparse.training.checkpoints import packing
 from jaxsparse.training.checkpoints.cleanup import put_aside
@@ -225,7 +225,7 @@ def digest(state: Any) -> str:
     """
     sha = hashlib.sha256()
     for name, leaf in tree.named_leaves(state).items():
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if rng.is_key(leaf):
             leaf = jax.random.key_data(leaf)
         # The whole array on the host, so that the hash does not depend on the sharding.
         array = np.asarray(multihost.to_host(leaf))
@@ -241,7 +241,7 @@ def _hash_leaves(state: Any) -> str:
     """
     sha = hashlib.sha256()
     for name, leaf in tree.named_leaves(state).items():
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if rng.is_key(leaf):
             leaf = jax.eval_shape(jax.random.key_data, leaf)
         sha.update(f"{name} {leaf.dtype} {leaf.shape};".encode())
     return sha.hexdigest()
