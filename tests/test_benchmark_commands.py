@@ -220,6 +220,9 @@ def test_passes_are_multiples_of_one_pass() -> None:
     assert passes.repeated({"a": (2,)}, 2) == {"copy0/a": (2,), "copy1/a": (2,)}
     (table,) = passes.measure(**BRIEF, sizes=(shapes,))
     assert [row[0] for row in table.rows] == ["650"]
+    assert table.header[-1] == "counting passes"  # not all reads of the scores
+    assert "Not among them are the conversion of the scores" in table.note
+    assert "the comparison with the final threshold" in table.note
     found = table.data["650"]
     assert set(found["milliseconds"]) == {"jaxsparse.select", passes.PASS}
     assert set(found["passes"]) == {"jaxsparse.select"}

@@ -1,17 +1,12 @@
 """Benchmarks of devices, input, startup, other libraries and accelerators."""
 
-import importlib
 import json
 import subprocess
 import sys
-import types
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
 import pytest
 
 from experiments.benchmarks import (
@@ -235,46 +230,6 @@ def test_a_library_that_fails_is_a_row_and_not_an_error() -> None:
     table = libraries.compare("t", makers, **BRIEF, note="")
     said = "fails here: AttributeError: no attribute 'tree_map'"
     assert table.rows[1] == (libraries.JAXPRUNER, said, "")
-
-
-def test_steps_of_the_rigl_of_jaxpruner_are_repeated(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """With a stand-in for the library, which is seldom installed."""
-
-    class Updater:
-        def __init__(self, **options: Any) -> None:
-            names = {"sparsity_distribution_fn", "scheduler", "use_packed_masks"}
-            assert set(options) == names
-
-        def wrap_optax(self, inner: Any) -> Any:
-            return inner
-
-        def post_gradient_update(self, params: Any, opt_state: Any) -> Any:
-            return jax.tree.map(lambda leaf: leaf * 0.5, params)
-
-    library = types.ModuleType("jaxpruner")
-    library.sparsity_distributions = types.SimpleNamespace(uniform=dict)
-    library.PeriodicSchedule, library.RigL = dict, Updater
-    monkeypatch.setitem(sys.modules, "jaxpruner", library)
-    name = "experiments.benchmarks.jax_pruner"
-    known = sys.modules.pop(name, None)
-    try:
-        module = importlib.import_module(name)
-    finally:
-        sys.modules.pop(name, None)
-        if known:
-            sys.modules[name] = known
-    params = {"a": jnp.ones(2)}
-    job = module.rigl_job(optax.sgd(0.1), params, params, sparsity=0.5)
-    job.run(3)
-    with module.restored() as note:
-        doubled = jax.tree_map(
-            lambda a, b: a + b, {"a": None, "b": 1}, {"a": 3, "b": 4}
-        )
-    assert note == module.RESTORED and doubled == {"a": None, "b": 5}
-    assert not hasattr(jax, "tree_map")
-    np.testing.assert_array_equal(params["a"], 1)  # a copy is updated
 
 
 def test_torch_prunes_as_many_as_are_asked_for() -> None:
