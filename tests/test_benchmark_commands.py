@@ -241,6 +241,9 @@ def test_the_state_of_every_method_is_a_share_of_the_weights() -> None:
     (table,) = state_size.measure(**BRIEF, shapes=shapes)
     shares = table.data["share"]
     assert set(shares) == set(state_size.METHODS)
+    assert {
+        f"{name}, packed masks" for name in ("fixed", "magnitude, global", "RigL")
+    } < {*shares}
     # A byte for each weight of four bytes, or two bits; and a few scalars.
     for name, (share,) in shares.items():
         assert share == pytest.approx(1 / 16 if "packed" in name else 1 / 4, abs=0.01)

@@ -141,7 +141,6 @@ def test_training_is_timed_on_several_devices() -> None:
     cases = [Case(LENET, "weak", n, 4) for n in (1, 2)]
     table = scaling.time_training(cases, **BRIEF, steps=2)
     assert [row[0] for row in table.rows] == ["1", "2"]
-    assert table.rows[0][2].startswith("1.00")
 
 
 @pytest.mark.usefixtures("nothing_installed")
@@ -211,8 +210,7 @@ def test_absent_libraries_are_named_with_their_installation() -> None:
     *timed, states = tables
     for table in timed:
         ours, *others = (row for row in table.rows if row[0] != libraries.DENSE)
-        base = table.rows[0]  # jaxsparse, or dense training
-        assert ours[0] == libraries.OURS and base[2].startswith("1.00")
+        assert ours[0] == libraries.OURS
         assert all("not installed: pip install" in row[1] for row in others)
     assert [len(table.rows) for table in timed] == [3, 2, 3, 3, 3]
     shares = [row[2] for row in states.rows]

@@ -167,7 +167,10 @@ def test_every_aim_is_of_a_benchmark_and_has_a_limit_that_can_be_judged() -> Non
     assert len({aim.row for aim in aims.AIMS}) == len(aims.AIMS)
     for aim in aims.AIMS:
         assert aim.benchmark in benchmark.BENCHMARKS
-        assert aims.judge(aim, [1.0]) in ("met", "missed", "no aim")
+        sign, limit = (aim.limit or "= 1").split()[:2]
+        beside = [aims.judge(aim, [float(limit) * factor]) for factor in (0.9, 1.1)]
+        expected = {"<": ["met", "missed"], ">": ["missed", "met"], "=": ["no aim"] * 2}
+        assert beside == expected[sign[0]]
     assert {*benchmark.LONG} <= {aim.benchmark for aim in aims.AIMS}
 
 

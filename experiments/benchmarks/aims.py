@@ -1,5 +1,6 @@
 """The summary of the benchmarks: every number that has an aim, and whether it is met.
 
+Some numbers without an aim stand beside them for comparison.
 The numbers are those of the tables, found by the names of their rows (`saved_page`).
 """
 
@@ -191,7 +192,7 @@ AIMS = (
 def summarize(
     tables: Mapping[str, Any], measured: Sequence[str], *, skipped: Sequence[str] = ()
 ) -> Table:
-    """Makes the table of all numbers with an aim.
+    """Makes the table of all numbers with an aim, and of those they are compared with.
 
     Args:
       tables: the data of each table by its title.
