@@ -230,13 +230,23 @@ def test_a_library_that_fails_is_a_row_and_not_an_error() -> None:
     assert table.rows[1] == (libraries.JAXPRUNER, said, "")
 
 
-def test_torch_prunes_as_many_as_are_asked_for() -> None:
-    pytest.importorskip("torch")
+def test_torch_prunes_as_many_as_are_asked_for_with_its_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch = pytest.importorskip("torch")
+    prune = libraries.load("torch_prune", "torch")
+    monkeypatch.setattr(prune, "THREADS", 1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)  # as another benchmark may have left it
     shapes = {"a": (30, 20), "b": (50, 4)}
     tables = other_libraries.measure(**BRIEF, shapes=shapes, batch_size=8, steps=2)
     select, step = tables[0], tables[-2]
     assert select.data["kept"][libraries.TORCH] == 80
     assert libraries.TORCH in step.data["milliseconds"]
+    assert "PyTorch uses 1 thread." in select.note
+    assert "PyTorch uses 1 thread." in step.note
+    assert torch.get_num_threads() == 1
+    torch.set_num_threads(before)
 
 
 def test_a_short_run_is_timed_whole_with_its_peak_memory(

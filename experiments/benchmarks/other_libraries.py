@@ -121,8 +121,19 @@ def _select(
     table = libraries.compare(title, makers, note=note, **how)
     counts = ", ".join(f"{name} {number:,}" for name, number in kept.items())
     table.data["kept"] = kept
-    note = f"Weights kept, {count:,} expected: {counts}. {note}".strip()
-    return table._replace(note=note)
+    note = f"Weights kept, {count:,} expected: {counts}. {threads(torch)}{note}"
+    return table._replace(note=note.strip())
+
+
+def threads(torch: ModuleType | None) -> str:
+    """Returns a sentence on the threads of PyTorch; "" without it.
+
+    Args:
+      torch: the module `torch_prune`, or None.
+    """
+    if torch is None:
+        return ""
+    return f"PyTorch uses {torch.pytorch.plural(torch.THREADS, 'thread')}. "
 
 
 def _mask_update(
@@ -282,7 +293,7 @@ def _train(
         f"Other libraries: {steps} sparse training steps, LeNet-300-100, "
         f"batch {batch_size}"
     )
-    note = f"On one batch, in single steps, plain SGD, default threads. {note}"
+    note = f"On one batch, in single steps, plain SGD. {threads(torch)}{note}"
     return libraries.compare(title, makers, note=note.strip(), **how)
 
 
