@@ -24,7 +24,7 @@ from absl import flags  # noqa: E402
 from absl import logging as absl_logging  # noqa: E402
 
 from experiments import command_line  # noqa: E402
-from experiments.benchmarks import saved_page  # noqa: E402
+from experiments.benchmarks import aims, saved_page  # noqa: E402
 from jaxsparse import config  # noqa: E402
 
 # Each is a module of experiments/benchmarks/ with a function `measure`.
@@ -82,7 +82,7 @@ def main(argv: Sequence[str]) -> None:
         command_line.fail("--against: missing; give the page to compare --page with")
     then, now = read_page(_AGAINST), read_page(_PAGE)
     if then and now:
-        print(saved_page.compare(then, now))
+        print(saved_page.compare(then, now, rising=aims.rising()))
         return
     try:
         data_dir = command_line.folder_of_data(_DATA_DIR) or None
@@ -91,7 +91,7 @@ def main(argv: Sequence[str]) -> None:
     absl_logging.set_verbosity(absl_logging.WARNING)
     content = measure(data_dir)
     if then:
-        print(saved_page.compare(then, content))
+        print(saved_page.compare(then, content, rising=aims.rising()))
 
 
 def read_page(flag: flags.FlagHolder[str | None]) -> dict[str, Any] | None:
@@ -117,7 +117,7 @@ def measure(data_dir: str | None) -> dict[str, Any]:
       The content of the page: the machine, the versions and the data of the tables.
     """
     # Imported here, so that errors in a command are found before JAX is imported.
-    from experiments.benchmarks import aims, environment, timing
+    from experiments.benchmarks import environment, timing
 
     before = environment.describe(sys.argv)
     print(environment.markdown(before))

@@ -81,7 +81,7 @@ def test_the_main_job_is_timed_with_all_its_levels(
 
     jobs = {lth_digits.CALLS: Job(print, 0), lth_digits.BARE: Job(print, 0)}
     monkeypatch.setattr(commands, "run", run)
-    monkeypatch.setattr(lth_digits, "training_jobs", lambda c: (jobs, 520))
+    monkeypatch.setattr(lth_digits, "training_jobs", lambda c: (jobs, [260, 260]))
     speeds = {lth_digits.CALLS: [50.0] * 2, lth_digits.BARE: [100.0] * 2}
     monkeypatch.setattr(timing, "interleave", lambda jobs, **how: speeds)
     (table,) = lth_digits.measure(**BRIEF)
@@ -92,6 +92,7 @@ def test_the_main_job_is_timed_with_all_its_levels(
     assert table.data["seconds"][lth_digits.CALLS] == [52.0] * 2
     assert table.data["share"]["not training"] == [0.5] * 2
     assert [row[0] for row in table.rows] == [lth_digits.RUN, *jobs]
+    assert "520 steps of 5 replicates, scaled from turns of a stage, 260" in table.note
     assert unmeasured(table, "lth_digits") == []
 
 
@@ -99,7 +100,8 @@ def test_training_alone_has_all_steps_of_the_recipe(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Compiles nothing: there is no initial state."""
-    seen = []
+    seen: list[int] = []
+    called: list[int] = []
 
     def make(c: Any, dataset: Any) -> Any:
         made = factory.make_experiment(c, dataset, Path("unused"))
@@ -107,15 +109,25 @@ def test_training_alone_has_all_steps_of_the_recipe(
 
     def job(fixture: Any) -> Job:
         seen.append(fixture.experiment.trainer.loop.steps_per_call)
-        return Job(lambda count: None, 0)
+        return Job(called.append, 19 * 5)
+
+    def scan(*_: Any, steps: int) -> Job:
+        return Job(print, steps * 5)
 
     monkeypatch.setattr(fixtures, "make", make)
     monkeypatch.setattr(fixtures, "trainer_job", job)
-    monkeypatch.setattr(bare_scan, "scan_job", lambda *_, **__: Job(print, 0))
-    jobs, steps = lth_digits.training_jobs(recipe.get_config("quick"))
+    monkeypatch.setattr(bare_scan, "scan_job", scan)
+    jobs, lengths = lth_digits.training_jobs(recipe.get_config("quick"))
     # A dense stage, and a ticket and three controls at each of two levels; 5 epochs.
-    assert steps == 9 * 5 * 19
-    assert seen == [19] and set(jobs) == {lth_digits.CALLS, lth_digits.BARE}
+    assert lengths == [5 * 19] * 9
+    assert seen == [19]
+    jobs[lth_digits.CALLS].run(2)  # two stages
+    assert called == [2 * 5]
+    # A stage of 5 replicates in each call.
+    assert {name: job.work for name, job in jobs.items()} == {
+        lth_digits.CALLS: 5 * 95,
+        lth_digits.BARE: 5 * 95,
+    }
 
 
 def test_reading_has_a_new_cache_in_each_repetition(
@@ -220,6 +232,9 @@ def test_passes_are_multiples_of_one_pass() -> None:
     assert passes.repeated({"a": (2,)}, 2) == {"copy0/a": (2,), "copy1/a": (2,)}
     (table,) = passes.measure(**BRIEF, sizes=(shapes,))
     assert [row[0] for row in table.rows] == ["650"]
+    assert table.header[-1] == "counting passes"  # not all reads of the scores
+    assert "Not among them are the conversion of the scores" in table.note
+    assert "the comparison with the final threshold" in table.note
     found = table.data["650"]
     assert set(found["milliseconds"]) == {"jaxsparse.select", passes.PASS}
     assert set(found["passes"]) == {"jaxsparse.select"}
@@ -238,6 +253,9 @@ def test_the_state_of_every_method_is_a_share_of_the_weights() -> None:
     (table,) = state_size.measure(**BRIEF, shapes=shapes)
     shares = table.data["share"]
     assert set(shares) == set(state_size.METHODS)
+    packed = {name for name in shares if "packed" in name}
+    both = {name for name in shares if f"{name}, packed masks" in packed}
+    assert both == {"fixed", "magnitude, global", "RigL"} == {*shares} - packed
     # A byte for each weight of four bytes, or two bits; and a few scalars.
     for name, (share,) in shares.items():
         assert share == pytest.approx(1 / 16 if "packed" in name else 1 / 4, abs=0.01)

@@ -1,17 +1,12 @@
 """Benchmarks of devices, input, startup, other libraries and accelerators."""
 
-import importlib
 import json
 import subprocess
 import sys
-import types
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
 import pytest
 
 from experiments.benchmarks import (
@@ -146,7 +141,6 @@ def test_training_is_timed_on_several_devices() -> None:
     cases = [Case(LENET, "weak", n, 4) for n in (1, 2)]
     table = scaling.time_training(cases, **BRIEF, steps=2)
     assert [row[0] for row in table.rows] == ["1", "2"]
-    assert table.rows[0][2].startswith("1.00")
 
 
 @pytest.mark.usefixtures("nothing_installed")
@@ -216,8 +210,7 @@ def test_absent_libraries_are_named_with_their_installation() -> None:
     *timed, states = tables
     for table in timed:
         ours, *others = (row for row in table.rows if row[0] != libraries.DENSE)
-        base = table.rows[0]  # jaxsparse, or dense training
-        assert ours[0] == libraries.OURS and base[2].startswith("1.00")
+        assert ours[0] == libraries.OURS
         assert all("not installed: pip install" in row[1] for row in others)
     assert [len(table.rows) for table in timed] == [3, 2, 3, 3, 3]
     shares = [row[2] for row in states.rows]
@@ -237,53 +230,23 @@ def test_a_library_that_fails_is_a_row_and_not_an_error() -> None:
     assert table.rows[1] == (libraries.JAXPRUNER, said, "")
 
 
-def test_steps_of_the_rigl_of_jaxpruner_are_repeated(
+def test_torch_prunes_as_many_as_are_asked_for_with_its_threads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With a stand-in for the library, which is seldom installed."""
-
-    class Updater:
-        def __init__(self, **options: Any) -> None:
-            names = {"sparsity_distribution_fn", "scheduler", "use_packed_masks"}
-            assert set(options) == names
-
-        def wrap_optax(self, inner: Any) -> Any:
-            return inner
-
-        def post_gradient_update(self, params: Any, opt_state: Any) -> Any:
-            return jax.tree.map(lambda leaf: leaf * 0.5, params)
-
-    library = types.ModuleType("jaxpruner")
-    library.sparsity_distributions = types.SimpleNamespace(uniform=dict)
-    library.PeriodicSchedule, library.RigL = dict, Updater
-    monkeypatch.setitem(sys.modules, "jaxpruner", library)
-    name = "experiments.benchmarks.jax_pruner"
-    known = sys.modules.pop(name, None)
-    try:
-        module = importlib.import_module(name)
-    finally:
-        sys.modules.pop(name, None)
-        if known:
-            sys.modules[name] = known
-    params = {"a": jnp.ones(2)}
-    job = module.rigl_job(optax.sgd(0.1), params, params, sparsity=0.5)
-    job.run(3)
-    with module.restored() as note:
-        doubled = jax.tree_map(
-            lambda a, b: a + b, {"a": None, "b": 1}, {"a": 3, "b": 4}
-        )
-    assert note == module.RESTORED and doubled == {"a": None, "b": 5}
-    assert not hasattr(jax, "tree_map")
-    np.testing.assert_array_equal(params["a"], 1)  # a copy is updated
-
-
-def test_torch_prunes_as_many_as_are_asked_for() -> None:
-    pytest.importorskip("torch")
+    torch = pytest.importorskip("torch")
+    prune = libraries.load("torch_prune", "torch")
+    monkeypatch.setattr(prune, "THREADS", 1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)  # as another benchmark may have left it
     shapes = {"a": (30, 20), "b": (50, 4)}
     tables = other_libraries.measure(**BRIEF, shapes=shapes, batch_size=8, steps=2)
     select, step = tables[0], tables[-2]
     assert select.data["kept"][libraries.TORCH] == 80
     assert libraries.TORCH in step.data["milliseconds"]
+    assert "PyTorch uses 1 thread." in select.note
+    assert "PyTorch uses 1 thread." in step.note
+    assert torch.get_num_threads() == 1
+    torch.set_num_threads(before)
 
 
 def test_a_short_run_is_timed_whole_with_its_peak_memory(

@@ -14,7 +14,7 @@ from experiments.benchmarks.timing import Job
 from jaxsparse import factory, losses, transforms
 from jaxsparse.data import augment
 
-RESTART = 50  # calls after which a job starts again from its first state
+RESTART = 50  # calls after which training starts again from its first state
 
 
 def _unchanged(params: Any, opt_state: Any) -> Any:
@@ -29,6 +29,7 @@ def scan_job(
     *,
     steps: int,
     after: Callable[[Any, Any], Any] = _unchanged,
+    axes_of: Callable[[Any], Any] = transforms.replicate_axes,
 ) -> Job:
     """Times scans over training steps.
 
@@ -40,10 +41,12 @@ def scan_job(
       steps: steps in one scan.
       after: from `(params, opt_state)` to the parameters that are kept after a step.
         Some libraries apply their masks there.
+      axes_of: from the abstract state of the optimizer to its axes for `jax.vmap`; used
+        if there are several replicates.
     """
     step, (params, batch) = training_step(c, tx, shape, after)
     if c.replicates > 1:
-        axes = transforms.replicate_axes(jax.eval_shape(tx.init, params))
+        axes = axes_of(jax.eval_shape(tx.init, params))
         params = jax.tree.map(lambda leaf: jnp.stack([leaf] * c.replicates), params)
         opt_state = jax.vmap(tx.init, out_axes=axes)(params)
         step = jax.vmap(step, in_axes=((0, axes), None), out_axes=(0, axes))
@@ -55,7 +58,8 @@ def scan_job(
         body = lambda state, _: (step(state, batch), None)  # noqa: E731
         return jax.lax.scan(body, state, None, length=steps)[0]
 
-    return repeat(train, (params, opt_state), batch, work=steps * c.replicates)
+    start, work = (params, opt_state), steps * c.replicates
+    return repeat(train, start, batch, work=work, chain=RESTART)
 
 
 def training_step(
@@ -103,21 +107,31 @@ def training_step(
     return step, (variables["params"], (images, labels))
 
 
-def repeat(step: Callable[..., Any], start: Any, data: Any, *, work: int = 1) -> Job:
-    """Repeats a step that donates its state, from `start` again every `RESTART` calls.
+def repeat(
+    step: Callable[..., Any], start: Any, data: Any, *, work: int = 1, chain: int = 1
+) -> Job:
+    """Repeats a step that donates its state; the copy of `start` is not timed.
 
     Args:
       step: from a state and data to the next state.
       start: the first state.
       data: the data of every call.
       work: the amount of work in one call.
+      chain: calls after which the job starts again from `start`.
     """
+    state: Any = None
+
+    def prepare() -> None:
+        nonlocal state
+        state = None  # freed before the copy
+        state = jax.block_until_ready(jax.tree.map(jnp.copy, start))
 
     def run(count: int) -> None:
-        for number in range(count):
-            if number % RESTART == 0:
-                state = jax.tree.map(jnp.copy, start)
+        nonlocal state
+        if state is None:
+            prepare()
+        for _ in range(count):
             state = step(state, data)
         jax.block_until_ready(state)
 
-    return Job(run, work)
+    return Job(run, work, prepare, chain)

@@ -59,22 +59,19 @@ def _uniform(sparsity: float) -> Callable[[Any], Any]:
 
 
 def fixed(
-    inner: optax.GradientTransformation, *, sparsity: float, packed: bool = False
+    inner: optax.GradientTransformation, *, sparsity: float
 ) -> tuple[Any, Callable[[Any, Any], Any]]:
     """Wraps an optimizer for fixed random masks.
 
     Args:
       inner: the optimizer.
       sparsity: fraction of each layer that is pruned.
-      packed: whether the masks are stored as bits.
 
     Returns:
       The wrapped optimizer, and the function from `(params, opt_state)` to parameters
       that has to be called after each update.
     """
-    updater = jaxpruner.StaticRandomSparse(
-        sparsity_distribution_fn=_uniform(sparsity), use_packed_masks=packed
-    )
+    updater = jaxpruner.StaticRandomSparse(sparsity_distribution_fn=_uniform(sparsity))
     return updater.wrap_optax(inner), updater.post_gradient_update
 
 
@@ -83,7 +80,6 @@ def rigl(
     *,
     sparsity: float,
     every: int,
-    packed: bool = False,
 ) -> tuple[Any, Callable[[Any, Any], Any]]:
     """Wraps an optimizer for RigL.
 
@@ -91,7 +87,6 @@ def rigl(
       inner: the optimizer.
       sparsity: fraction of each layer that is pruned.
       every: steps between two mask updates, the first of which is in the first step.
-      packed: whether the masks are stored as bits.
 
     Returns:
       The wrapped optimizer, and the function from `(params, opt_state)` to parameters
@@ -102,20 +97,31 @@ def rigl(
         scheduler=jaxpruner.PeriodicSchedule(
             update_freq=every, update_start_step=0, update_end_step=10**9
         ),
-        use_packed_masks=packed,
     )
     return updater.wrap_optax(inner), updater.post_gradient_update
+
+
+def shared_step(opt_state: Any) -> Any:
+    """Returns axes for `jax.vmap` of a state, all batched but the number of the step.
+
+    With a batched step, `jax.vmap` turns the conditional around a mask update into a
+    select, so that every step computes a mask update.
+
+    Args:
+      opt_state: state of a wrapped optimizer; it may be abstract.
+    """
+    return jax.tree.map(lambda _: 0, opt_state)._replace(count=None)
 
 
 def rigl_job(
     inner: optax.GradientTransformation, params: Any, grads: Any, *, sparsity: float
 ) -> Job:
-    """Times steps of RigL, each of which updates the masks.
+    """Times the first step of RigL, which updates the masks.
 
     Args:
       inner: the optimizer.
       params: initial parameters.
-      grads: the gradient of every step.
+      grads: the gradient of the step.
       sparsity: fraction of each layer that is pruned.
     """
     tx, after = rigl(inner, sparsity=sparsity, every=1)

@@ -8,6 +8,7 @@ from experiments.benchmarks import rows, timing
 from experiments.benchmarks.timing import Job, Table
 
 OURS, JAXPRUNER, DENSE = "jaxsparse", "jaxpruner", "dense"
+SHARED_STEP = f"{JAXPRUNER}, step not batched"
 TORCH = "PyTorch, torch.nn.utils.prune"
 ABSENT = {
     JAXPRUNER: "not installed: pip install "

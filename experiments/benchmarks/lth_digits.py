@@ -49,7 +49,8 @@ def measure(
         ((all_of - some) / (last - half)) / ((some - one) / (half - 1))
         for one, some, all_of in zip(*commanded.values(), strict=True)
     ]
-    jobs, steps = training_jobs(c)
+    jobs, lengths = training_jobs(c)
+    steps = sum(lengths)
     rates = timing.interleave(jobs, seconds=seconds, repetitions=repetitions)
     times = {RUN: whole} | {
         name: [steps * c.replicates / rate for rate in values]
@@ -73,7 +74,8 @@ def measure(
         f"processes of its own, by the number of levels: {shown}. A level of the "
         f"second half takes {timing.format_spread(growth, 2)} times as long as one of "
         f"the first. The other rows are for all {steps:,} steps of {c.replicates} "
-        "replicates: the calls also shuffle, gather and normalize images and apply "
+        f"replicates, scaled from turns of a stage, {max(lengths):,} steps, or several "
+        "stages: the calls also shuffle, gather and normalize images and apply "
         "masks; the bare scan is of dense Adam on one batch."
     )
     data = {
@@ -118,21 +120,23 @@ def time_commands(
     return times
 
 
-def training_jobs(c: ConfigDict) -> tuple[dict[str, Job], int]:
-    """Makes the jobs of training alone.
+def training_jobs(c: ConfigDict) -> tuple[dict[str, Job], list[int]]:
+    """Makes the jobs of training alone, of which a call has the steps of a stage.
 
     Args:
       c: the recipe.
 
     Returns:
-      The jobs by row, and the number of training steps of the whole run.
+      The jobs by row, and the number of training steps of each stage of the whole run.
     """
     c.run.steps_per_call = 19  # an epoch, after which the recipe evaluates
     fixture = fixtures.make(c, factory.load_data(c))
-    stages = plan.stages(fixture.experiment.plan)
-    adam = optax.adam(c.schedule.learning_rate)
+    lengths = [s.stop - s.start for s in plan.stages(fixture.experiment.plan)]
+    stage = max(lengths)
+    calls, adam = fixtures.trainer_job(fixture), optax.adam(c.schedule.learning_rate)
+    number = -(-stage // c.run.steps_per_call)  # rounded up
     jobs = {
-        CALLS: fixtures.trainer_job(fixture),
-        BARE: bare_scan.scan_job(c, adam, SHAPE, steps=100),
+        CALLS: Job(lambda count: calls.run(count * number), calls.work * number),
+        BARE: bare_scan.scan_job(c, adam, SHAPE, steps=stage),
     }
-    return jobs, sum(stage.stop - stage.start for stage in stages)
+    return jobs, lengths

@@ -6,6 +6,7 @@ removes whole channels and has no masks of weights, and sparsimony requires NumP
 library that fails is a row with its error.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from types import ModuleType
@@ -31,6 +32,16 @@ from jaxsparse import select, transforms
 from jaxsparse.data import augment
 
 SPARSITY = 0.9
+BATCHED = (
+    "A plain `jax.vmap` batches all of jaxpruner's state, also the number of the step, "
+    "and turns its conditional into a select: every step computes a mask update. In "
+    "the last row the replicates share that number, as in jaxsparse, and the "
+    "conditional remains."
+)
+PACKED = (
+    "jaxpruner's packed masks are left out: a training step with them fails for fixed "
+    "masks and for RigL."
+)
 
 
 def measure(
@@ -110,8 +121,19 @@ def _select(
     table = libraries.compare(title, makers, note=note, **how)
     counts = ", ".join(f"{name} {number:,}" for name, number in kept.items())
     table.data["kept"] = kept
-    note = f"Weights kept, {count:,} expected: {counts}. {note}".strip()
-    return table._replace(note=note)
+    note = f"Weights kept, {count:,} expected: {counts}. {threads(torch)}{note}"
+    return table._replace(note=note.strip())
+
+
+def threads(torch: ModuleType | None) -> str:
+    """Returns a sentence on the threads of PyTorch; "" without it.
+
+    Args:
+      torch: the module `torch_prune`, or None.
+    """
+    if torch is None:
+        return ""
+    return f"PyTorch uses {torch.pytorch.plural(torch.THREADS, 'thread')}. "
 
 
 def _mask_update(
@@ -167,15 +189,19 @@ def _amortized(
         layers = transforms.LayerOptions(distribution="uniform")
         return make(mask_updates.rigl(inner, steps, layers=layers))
 
-    def make_jaxpruner() -> Job:
+    def make_jaxpruner(**options: Any) -> Job:
         tx, after = jaxpruner.rigl(inner, sparsity=SPARSITY, every=steps)
-        return make(tx, after=after)
+        return make(tx, after=after, **options)
 
     makers = {
         libraries.DENSE: lambda: make(inner),
         libraries.OURS: make_ours,
         libraries.JAXPRUNER: jaxpruner and make_jaxpruner,
     }
+    if jaxpruner and count > 1:
+        shared = {"axes_of": jaxpruner.shared_step}
+        makers[libraries.SHARED_STEP] = functools.partial(make_jaxpruner, **shared)
+        note = f"{BATCHED} {note}"
     several = f", {count} vmapped replicates" if count > 1 else ""
     title = (
         f"Other libraries: RigL with a mask update in {steps} steps, LeNet-300-100, "
@@ -205,14 +231,12 @@ def _state(
         if "magnitude" not in name
     }
     if jaxpruner:
-        how = {"sparsity": SPARSITY}
-        for end, packed in (("", False), (", packed masks", True)):
-            for name, (tx, _) in {
-                "fixed": jaxpruner.fixed(inner, packed=packed, **how),
-                "RigL": jaxpruner.rigl(inner, every=100, packed=packed, **how),
-            }.items():
-                size = state_size.count_bytes(tx, params) - base
-                added[f"{libraries.JAXPRUNER}, {name}{end}"] = size
+        for name, (tx, _) in {
+            "fixed": jaxpruner.fixed(inner, sparsity=SPARSITY),
+            "RigL": jaxpruner.rigl(inner, every=100, sparsity=SPARSITY),
+        }.items():
+            size = state_size.count_bytes(tx, params) - base
+            added[f"{libraries.JAXPRUNER}, {name}"] = size
     shares = {name: [size / weights] for name, size in added.items()}
     lines = [
         (name, f"{size:,}", f"{size / weights:.3f}") for name, size in added.items()
@@ -226,7 +250,8 @@ def _state(
     title = f"Other libraries: state beyond the optimizer's, {weights // 4:,} weights"
     header = ("", "bytes", "share of the float32 weights")
     data = {"share": shares, "absent": absent}
-    return Table(title, header, lines, "Around SGD with momentum.", data)
+    note = f"Around SGD with momentum. {PACKED}"
+    return Table(title, header, lines, note, data)
 
 
 def _train(
@@ -268,7 +293,7 @@ def _train(
         f"Other libraries: {steps} sparse training steps, LeNet-300-100, "
         f"batch {batch_size}"
     )
-    note = f"On one batch, in single steps, plain SGD, default threads. {note}"
+    note = f"On one batch, in single steps, plain SGD. {threads(torch)}{note}"
     return libraries.compare(title, makers, note=note.strip(), **how)
 
 

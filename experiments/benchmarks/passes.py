@@ -51,13 +51,15 @@ def measure(
         data[total] = {"milliseconds": times, "passes": passes, "counted": counted}
     columns = [f"{name}, ms" for name in times]
     columns += [f"{name} / one pass" for name in passes]
-    columns.append("passes made")
+    columns.append("counting passes")
     note = (
         "Continuous scores, in the layers of ResNet-18; all programs are jitted. One "
         "pass counts in every layer the scores that reach a threshold, in the sums "
-        "that selection uses. Passes made: how often selection compares all scores "
-        "with a threshold; those of its sample are not counted. On CPUs `top_k` is in "
-        "the table of selections."
+        "that selection uses. Counting passes: how often selection counts the scores "
+        "that reach a threshold. Not among them are the conversion of the scores to "
+        "sortable integers, the comparison with the final threshold that makes the "
+        "masks, and the counts of a sample. On CPUs `top_k` is in the table of "
+        "selections."
     )
     title = "Selection of 10 % in passes over the scores"
     return [Table(title, ("scores", *columns), rows, note, data)]
@@ -122,15 +124,16 @@ def count_reached(scores: Scores, cut: int) -> jax.Array:
 
 
 def count_passes(scores: Scores, count: int) -> float:
-    """Counts the passes over all scores that a selection makes.
+    """Counts how often a selection counts the scores that reach a threshold.
 
     Args:
       scores: scores by layer.
       count: number of scores to select.
 
     Returns:
-      The number of scores that it compares with thresholds, divided by the number of
-      scores. Those of a sample are not counted.
+      The number of scores in these counts, divided by the number of all scores. The
+      conversion to sortable integers, the final comparison that makes the masks, and
+      the counts of a sample are left out.
     """
     compared: list[int] = []
     real = counting.count

@@ -6,7 +6,7 @@ A row is the title of a table and the keys of the numbers in its data, joined by
 import json
 import math
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from experiments.benchmarks import timing
 
 JOIN = " / "
 SAME = ("date", "devices", "processor", "versions")  # what is printed of both pages
-RATES = ("rates", "ratios")  # of which more is better; of all others less is
+RATES = ("rates", "ratios", "tried")  # keys of numbers of which more is better
 REMEDY = "give the .json file that --save wrote beside its .md"
 Content = dict[str, Any]
 Numbers = dict[str, list[float]]
@@ -75,12 +75,14 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def compare(then: Content, now: Content) -> str:
+def compare(then: Content, now: Content, *, rising: Collection[str] = ()) -> str:
     """Compares two pages row by row.
 
     Args:
       then: content of the earlier page.
       now: content of the later page.
+      rising: rows of which more is better, in addition to those of `RATES`. Of all
+        other rows less is better.
 
     Returns:
       A Markdown table, and the rows that only one of the pages has. The last column
@@ -89,12 +91,15 @@ def compare(then: Content, now: Content) -> str:
       out.
     """
     before, after = (numbers(page["tables"]) for page in (then, now))
+    more = lambda row: row in rising or not {*RATES}.isdisjoint(row.split(JOIN))  # noqa: E731
     common = [row for row in before if row in after]
     equal = [
         row for row in common if len(before[row]) == 1 and before[row] == after[row]
     ]
     rows = [
-        _compare(row, before[row], after[row]) for row in common if row not in {*equal}
+        _compare(row, before[row], after[row], more_is_better=more(row))
+        for row in common
+        if row not in {*equal}
     ]
     header = ("row", "then", "now", "now / then", "changed beyond both spreads")
     machines = [
@@ -123,14 +128,15 @@ def describe(fact: Any) -> str:
     return "unknown" if fact is None else str(fact)
 
 
-def _compare(row: str, then: list[float], now: list[float]) -> tuple[str, ...]:
+def _compare(
+    row: str, then: list[float], now: list[float], *, more_is_better: bool
+) -> tuple[str, ...]:
     digits = decimals([*then, *now])
     medians = [statistics.median(values) for values in (then, now)]
     ratio = medians[1] / medians[0] if medians[0] else math.nan
     if len(then) == len(now) == 1 and then != now:
         changed = "one value each"
     elif min(now) > max(then) or max(now) < min(then):
-        more_is_better = any(name in row.split(JOIN) for name in RATES)
         changed = "better" if (ratio > 1) == more_is_better else "worse"
     else:
         changed = "no"

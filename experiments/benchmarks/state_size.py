@@ -22,6 +22,10 @@ METHODS |= {
     "fixed, packed masks": lambda inner, every: transforms.fixed(
         inner, pack_masks=True
     ),
+    "magnitude, global, packed masks": functools.partial(
+        mask_updates.METHODS["magnitude, global"],
+        layers=transforms.LayerOptions(distribution="global", pack_masks=True),
+    ),
     "RigL, packed masks": functools.partial(mask_updates.rigl, **_PACKED),
 }
 

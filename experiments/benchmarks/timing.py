@@ -22,10 +22,14 @@ class Job(NamedTuple):
     Attributes:
       run: called with a number of calls; makes these calls and waits for their results.
       work: the amount of work in one call, in the unit of the rate.
+      prepare: called before each `run` that is timed, and not timed itself.
+      chain: the largest number of calls after one `prepare`; None for any number.
     """
 
     run: Callable[[int], Any]
     work: float
+    prepare: Callable[[], Any] = lambda: None
+    chain: int | None = None
 
 
 class Table(NamedTuple):
@@ -68,7 +72,7 @@ def interleave(
     calls = {}
     pause = PAUSE if pause is None else pause
     for name, job in jobs.items():
-        job.run(1)  # compiles
+        _elapsed(job, 1, 0)  # compiles
         calls[name] = max(1, round(seconds / repetitions / _elapsed(job, 1, pause)))
     rates: dict[Name, list[float]] = {name: [] for name in jobs}
     for _ in range(repetitions):
@@ -81,9 +85,15 @@ def interleave(
 
 def _elapsed(job: Job, calls: int, pause: float) -> float:
     time.sleep(pause)
-    start = time.perf_counter()
-    job.run(calls)
-    return time.perf_counter() - start
+    elapsed = 0.0
+    while calls > 0:
+        count = min(calls, job.chain or calls)
+        job.prepare()
+        start = time.perf_counter()
+        job.run(count)
+        elapsed += time.perf_counter() - start
+        calls -= count
+    return elapsed
 
 
 def best_settings(

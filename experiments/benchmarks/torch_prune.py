@@ -10,6 +10,8 @@ from experiments.benchmarks import pytorch
 from experiments.benchmarks.timing import Job
 from jaxsparse.types import Masks, Params
 
+THREADS = max(pytorch.thread_counts())
+
 
 def select_job(weights: np.ndarray, sparsity: float) -> tuple[Job, Callable[[], int]]:
     """Times global selection by magnitude, as in `global_unstructured`.
@@ -25,6 +27,7 @@ def select_job(weights: np.ndarray, sparsity: float) -> tuple[Job, Callable[[], 
     method, ones = prune.L1Unstructured(amount=sparsity), torch.ones_like(vector)
 
     def run(count: int) -> None:
+        torch.set_num_threads(THREADS)
         for _ in range(count):
             method.compute_mask(vector, ones)
         pytorch.wait()
@@ -52,6 +55,7 @@ def step_job(
     y = torch.from_numpy(labels).long().to(pytorch.DEVICE)
 
     def run(count: int) -> None:
+        torch.set_num_threads(THREADS)
         for _ in range(count * steps):
             optimizer.zero_grad()
             torch.nn.functional.cross_entropy(network(x), y).backward()
