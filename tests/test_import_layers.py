@@ -9,9 +9,9 @@ import pytest
 
 # From the bottom. A module or package may import whatever lies below it.
 LAYERS = (
-    ("old_names", "launchers"),
+    ("old_names", "launchers", "rng"),
     (
-        *("types", "tree", "metrics_log", "rng", "multihost", "durations", "stages"),
+        *("types", "tree", "metrics_log", "multihost", "durations", "stages"),
         *("extras", "replicates", "npz_files"),
     ),
     ("config", "arguments"),
