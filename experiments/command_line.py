@@ -9,13 +9,15 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from absl import app, flags
 from absl import logging as absl_logging
 
 from jaxsparse import config
 from jaxsparse.training import run_paths
+
+Number = TypeVar("Number", int, float)
 
 flags.disclaim_key_flags()  # flags defined here belong to the script that calls
 
@@ -57,6 +59,32 @@ def seeds(default: int | None) -> flags.FlagHolder[int | None]:
         lower_bound=1,
         **SHARED,
     )
+
+
+def numbers(
+    flag: flags.FlagHolder[list[str]],
+    read: Callable[[str], Number],
+    accepts: Callable[[Number], bool],
+    expected: str,
+) -> list[Number]:
+    """Returns the numbers of a flag.
+
+    Args:
+      flag: a flag whose value is a list of words.
+      read: from a word to its number, such as `float`.
+      accepts: whether a number is in the range.
+      expected: the kind of numbers and their range, for the message.
+
+    Raises:
+      ValueError: if a word is no number, a number is out of range, or there is none.
+    """
+    try:
+        found = [read(word) for word in flag.value]
+    except ValueError:
+        found = []
+    if not found or not all(map(accepts, found)):
+        raise ValueError(f"--{flag.name}: expected {expected}, got {flag.value}")
+    return found
 
 
 def path(flag: flags.FlagHolder[str] | flags.FlagHolder[str | None]) -> Path | None:

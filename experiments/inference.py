@@ -88,22 +88,12 @@ def main(argv: Sequence[str]) -> None:
 
 def _numbers() -> tuple[list[float], list[int]]:
     """Reads the sparsities and the batch sizes."""
-    try:
-        sparsities = [float(word) for word in _SPARSITIES.value]
-    except ValueError:
-        sparsities = []
-    if not sparsities or not all(0 <= each < 1 for each in sparsities):
-        raise ValueError(
-            f"--sparsities: expected numbers in [0, 1), got {_SPARSITIES.value}"
-        )
-    try:
-        batches = [int(word) for word in _BATCHES.value]
-    except ValueError:
-        batches = []
-    if not batches or min(batches) < 1:
-        raise ValueError(
-            f"--batches: expected whole numbers of 1 or more, got {_BATCHES.value}"
-        )
+    sparsities = command_line.numbers(
+        _SPARSITIES, float, lambda each: 0 <= each < 1, "numbers in [0, 1)"
+    )
+    batches = command_line.numbers(
+        _BATCHES, int, lambda each: each >= 1, "whole numbers of 1 or more"
+    )
     return sparsities, batches
 
 

@@ -99,15 +99,9 @@ def _arguments(words: Sequence[str]) -> tuple[Path, list[float]]:
     known = _METHODS.default
     if not _METHODS.value or not set(_METHODS.value) <= set(known):
         raise ValueError(f"--methods: expected some of {known}, got {_METHODS.value}")
-    try:
-        sparsities = [float(word) for word in _SPARSITIES.value]
-    except ValueError:
-        sparsities = []
-    if not sparsities or not all(0 <= each < 1 for each in sparsities):
-        raise ValueError(
-            "--sparsities: expected numbers from 0 on and below 1, got "
-            f"{_SPARSITIES.value}"
-        )
+    sparsities = command_line.numbers(
+        _SPARSITIES, float, lambda s: 0 <= s < 1, "numbers from 0 on and below 1"
+    )
     folder = config.to_path("folder of a run", words[0])
     if not (folder / "config.json").exists():
         raise ValueError(

@@ -220,38 +220,22 @@ def _state(
     jaxpruner: ModuleType | None, shapes: Mapping[str, tuple[int, ...]]
 ) -> Table:
     """Counts the bytes that fixed masks and RigL add to the state of SGD."""
-    params = state_size.abstract_kernels(shapes)
-    inner = optax.sgd(0.1, momentum=0.9)
-    base = state_size.count_bytes(inner, params)
-    weights = 4 * sum(leaf.size for leaf in jax.tree.leaves(params))
-    added = {
-        f"{libraries.OURS}, {name}": state_size.count_bytes(wrap(inner, 100), params)
-        - base
+    optimizers = {
+        f"{libraries.OURS}, {name}": wrap(state_size.INNER, 100)
         for name, wrap in state_size.METHODS.items()
         if "magnitude" not in name
     }
+    absent = {}
     if jaxpruner:
-        for name, (tx, _) in {
-            "fixed": jaxpruner.fixed(inner, sparsity=SPARSITY),
-            "RigL": jaxpruner.rigl(inner, every=100, sparsity=SPARSITY),
-        }.items():
-            size = state_size.count_bytes(tx, params) - base
-            added[f"{libraries.JAXPRUNER}, {name}"] = size
-    shares = {name: [size / weights] for name, size in added.items()}
-    lines = [
-        (name, f"{size:,}", f"{size / weights:.3f}") for name, size in added.items()
-    ]
-    absent = (
-        {}
-        if jaxpruner
-        else {libraries.JAXPRUNER: libraries.ABSENT[libraries.JAXPRUNER]}
-    )
-    lines += [(name, reason, "") for name, reason in absent.items()]
-    title = f"Other libraries: state beyond the optimizer's, {weights // 4:,} weights"
-    header = ("", "bytes", "share of the float32 weights")
-    data = {"share": shares, "absent": absent}
-    note = f"Around SGD with momentum. {PACKED}"
-    return Table(title, header, lines, note, data)
+        how = {"sparsity": SPARSITY}
+        fixed, _ = jaxpruner.fixed(state_size.INNER, **how)
+        rigl, _ = jaxpruner.rigl(state_size.INNER, every=100, **how)
+        optimizers[f"{libraries.JAXPRUNER}, fixed"] = fixed
+        optimizers[f"{libraries.JAXPRUNER}, RigL"] = rigl
+    else:
+        absent[libraries.JAXPRUNER] = libraries.ABSENT[libraries.JAXPRUNER]
+    title = "Other libraries: state beyond the optimizer's, "
+    return state_size.table(title, optimizers, shapes, note=PACKED, absent=absent)
 
 
 def _train(

@@ -12,6 +12,7 @@ from experiments.benchmarks import mask_updates, selection
 from experiments.benchmarks.timing import Table
 from jaxsparse import transforms
 
+INNER = optax.sgd(0.1, momentum=0.9)
 METHODS: dict[str, mask_updates.Wrap] = {
     "fixed": lambda inner, every: transforms.fixed(inner),
     "magnitude, global": mask_updates.METHODS["magnitude, global"],
@@ -45,21 +46,45 @@ def measure(
     """
     del seconds, repetitions
     shapes = selection.resnet_18() if shapes is None else shapes
-    params = abstract_kernels(shapes)
-    inner = optax.sgd(0.1, momentum=0.9)
-    base, weights = count_bytes(inner, params), _bytes(params)
-    added = {
-        name: count_bytes(wrap(inner, mask_updates.EVERY), params) - base
-        for name, wrap in METHODS.items()
+    optimizers = {
+        name: wrap(INNER, mask_updates.EVERY) for name, wrap in METHODS.items()
     }
-    shares = {name: [size / weights] for name, size in added.items()}
+    return [table("State beyond the optimizer's: ", optimizers, shapes)]
+
+
+def table(
+    title: str,
+    optimizers: Mapping[str, Any],
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    note: str = "",
+    absent: Mapping[str, str] | None = None,
+) -> Table:
+    """Makes the table of the bytes that optimizers add to the state of `INNER`.
+
+    Args:
+      title: what stands in the title before the number of weights.
+      optimizers: wrapped around `INNER`, by row.
+      shapes: shapes of the kernels by name.
+      note: a further sentence on how to read the table; "" for none.
+      absent: the reasons why rows were not measured, by row; None for no such rows.
+    """
+    params = abstract_kernels(shapes)
+    base, weights = count_bytes(INNER, params), _bytes(params)
+    added = {name: count_bytes(tx, params) - base for name, tx in optimizers.items()}
     rows = [
         (name, f"{size:,}", f"{size / weights:.3f}") for name, size in added.items()
     ]
-    title = f"State beyond the optimizer's: {weights // 4:,} weights"
-    header = ("", "bytes", "share of the float32 weights")
-    data = {"share": shares}
-    return [Table(title, header, rows, "Around SGD with momentum.", data)]
+    rows += [(name, reason, "") for name, reason in (absent or {}).items()]
+    data: dict[str, Any] = {"share": {n: [s / weights] for n, s in added.items()}}
+    data |= {} if absent is None else {"absent": dict(absent)}
+    return Table(
+        title=f"{title}{weights // 4:,} weights",
+        header=("", "bytes", "share of the float32 weights"),
+        rows=rows,
+        note=f"Around SGD with momentum. {note}".strip(),
+        data=data,
+    )
 
 
 def abstract_kernels(shapes: Mapping[str, tuple[int, ...]]) -> Any:
