@@ -2,7 +2,7 @@
 
     python experiments/compaction.py --data_dir=DIR
 
-Trains six networks by short runs of one seed each, removes the neurons and channels
+Trains networks by short runs of one seed each, removes the neurons and channels
 that contribute nothing, exports the smaller networks to ONNX (compared with ONNX
 Runtime) and safetensors, and times both networks on one core. The table goes to
 OUT.csv, with the machine and the versions, and the page to OUT.md. A later call trains

@@ -2,15 +2,16 @@
 
 import functools
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 import jaxsparse
-from configs import dense_cifar16, gmp_cifar16, lth_mnist, rigl_mnist
+from configs import dense_cifar16, gmp_cifar16, lth_cifar16, lth_mnist, rigl_mnist
 from experiments.benchmarks import inference, row_origins, timing
 from experiments.benchmarks.timing import Job
 from jaxsparse import compaction, export, masks
@@ -36,6 +37,13 @@ def _ticket() -> ConfigDict:
     return config
 
 
+def _residual_ticket() -> ConfigDict:
+    config = _short(lth_cifar16.get_config(), "residual_ticket", "400step")
+    config.lottery.levels, config.lottery.controls = 7, ()
+    config.lottery.fraction = 1 - 0.1 ** (1 / 4)  # four levels leave 10 %, seven 1.8 %
+    return config
+
+
 def _gradual(sparsity: float) -> ConfigDict:
     config = _short(gmp_cifar16.get_config(), f"gmp_{sparsity}", "400step")
     config.sparse.sparsity = sparsity
@@ -56,14 +64,42 @@ def _channels() -> ConfigDict:
     return config
 
 
+class Network(NamedTuple):
+    """A network of the page.
+
+    Attributes:
+      recipe: makes the config of its run.
+      level: number of pruning rounds; None for the last one. Networks of several
+        levels share one run.
+    """
+
+    recipe: Callable[[], ConfigDict]
+    level: int | None = None
+
+
 NETWORKS = {
-    "LeNet-300-100, ticket of level 18, 500 steps a level": _ticket,
-    "ResNet-8 at 16x16, GMP to 90 %, 400 steps": functools.partial(_gradual, 0.9),
-    "ResNet-8 at 16x16, GMP to 95 %, 400 steps": functools.partial(_gradual, 0.95),
-    "ResNet-8 at 16x16, GMP to 98 %, 400 steps": functools.partial(_gradual, 0.98),
-    "LeNet-300-100, RigL with constant fan-in at 98 %, 1,000 steps": _fan_in,
+    "LeNet-300-100, ticket of level 18, 500 steps a level": Network(_ticket),
+    "ResNet-8 at 16x16, ticket of level 4, 400 steps a level": (
+        Network(_residual_ticket, 4)
+    ),
+    "ResNet-8 at 16x16, ticket of level 5, 400 steps a level": (
+        Network(_residual_ticket, 5)
+    ),
+    "ResNet-8 at 16x16, ticket of level 7, 400 steps a level": (
+        Network(_residual_ticket, 7)
+    ),
+    "ResNet-8 at 16x16, GMP to 90 %, 400 steps": (
+        Network(functools.partial(_gradual, 0.9))
+    ),
+    "ResNet-8 at 16x16, GMP to 95 %, 400 steps": (
+        Network(functools.partial(_gradual, 0.95))
+    ),
+    "ResNet-8 at 16x16, GMP to 98 %, 400 steps": (
+        Network(functools.partial(_gradual, 0.98))
+    ),
+    "LeNet-300-100, RigL with constant fan-in at 98 %, 1,000 steps": Network(_fan_in),
     "ResNet-8 at 16x16, half of the coupled channels at initialization, 400 steps": (
-        _channels
+        Network(_channels)
     ),
 }
 
@@ -76,7 +112,7 @@ def train(name: str, workdir: Path, data_dir: str) -> Any:
       workdir: folder of the runs.
       data_dir: folder of prepared datasets.
     """
-    config = NETWORKS[name]()
+    config = NETWORKS[name].recipe()
     config.data.dir = data_dir
     return jaxsparse.run(config, workdir / config.name)
 
@@ -85,15 +121,15 @@ def measure(name: str, run: Any, *, seconds: float) -> Row:
     """Compacts a trained network, exports it, and times both networks in turns.
 
     Args:
-      name: its name on the page.
+      name: a key of `NETWORKS`.
       run: its run.
       seconds: time for each network and batch size.
     """
-    images = run.example_images()[:1]
-    variables = run.variables()
-    small = compaction.compact_run(run, images)
+    images, level = run.example_images()[:1], NETWORKS[name].level
+    variables = run.variables(level)
+    small = compaction.compact_run(run, images, level)
     before, after = small.report.parameters
-    row: Row = {"network": name, "sparsity": masks.sparsity(run.masks())}
+    row: Row = {"network": name, "sparsity": masks.sparsity(run.masks(level))}
     row |= {"parameters": before, "parameters_after": after}
     counts = small.report.multiply_adds or (None, None)
     row |= dict(zip(("macs", "macs_after"), counts, strict=True))
