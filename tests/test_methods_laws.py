@@ -9,14 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import choice_steps, method_choices, method_runs, methods
+from helpers import choice_steps, method_choices, method_pairs, method_runs, methods
 from helpers.campaigns import case
+from helpers.method_pairs import OPTIMIZERS, OUTER, PAIRS
 from helpers.method_runs import Moment, Run, fast, find, kernels
-from helpers.methods import METHODS, OPTIMIZERS, OUTER, PAIRS
+from helpers.methods import METHODS
 from helpers.optimizers import LATE
+from helpers.states import plain
 from optax import contrib
 
-from jaxsparse import select, transforms
+from jaxsparse import rng, select, transforms
 from jaxsparse.training import checkpoints
 from jaxsparse.training.state import TrainState
 
@@ -62,16 +64,10 @@ def selected_keys(request: pytest.FixtureRequest) -> Any:
         yield
 
 
-def plain(leaf: Any) -> np.ndarray:
-    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
-
-
 def through_files(leaf: Any) -> Any:
     """What a leaf is after it was written and read."""
     read = jnp.asarray(plain(leaf).copy())
-    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return jax.random.wrap_key_data(read) if is_key else read
+    return jax.random.wrap_key_data(read) if rng.is_key(leaf) else read
 
 
 def check_same_bits(got: Any, wanted: Any) -> None:
@@ -94,8 +90,8 @@ def check_donation(run: Run) -> None:
 
 
 def plain_pointer(leaf: jax.Array) -> int:
-    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return (jax.random.key_data(leaf) if is_key else leaf).unsafe_buffer_pointer()
+    data = jax.random.key_data(leaf) if rng.is_key(leaf) else leaf
+    return data.unsafe_buffer_pointer()
 
 
 def check_zeros(moment: Moment, latent: bool) -> None:
@@ -138,7 +134,10 @@ def check_memory(method: str, optimizer: str, update: int, moment: Moment) -> No
             gone = [a | b for a, b in zip(gone, forgotten, strict=True)]
     changed = any((a != b).any() for a, b in zip(keep, had, strict=True))
     by_shape = {mask.shape: mask for mask in keep}
-    told, inner = now.inner_state, methods.INNER.get(optimizer, methods.INNER["adam"])
+    told, inner = (
+        now.inner_state,
+        method_pairs.INNER.get(optimizer, method_pairs.INNER["adam"]),
+    )
     rests = update in rule.rests
     first = inner.init(method_runs.seen(method_runs.without(params, gone), optimizer))
 
@@ -332,7 +331,7 @@ def test_checkpoints_hold_all_there_is(method: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", [*LATENT, "rigl sign_in"])
 def test_these_methods_refuse_lookahead(method: str) -> None:
     params = optax.LookaheadParams.init_synced(methods.make_params())
-    tx = methods.build(method, "lookahead")
+    tx = method_pairs.build(method, "lookahead")
     with pytest.raises(
         ValueError, match="^params: expected (plain|the weights) .*got LookaheadParams"
     ):
@@ -342,7 +341,7 @@ def test_these_methods_refuse_lookahead(method: str) -> None:
 @pytest.mark.parametrize("method", ["top_kast"])
 def test_latent_methods_within_a_partition(method: str) -> None:
     # The method has no masks of the parameters that others take care of.
-    tx, params = methods.build(method, "outer partition"), methods.make_params()
+    tx, params = method_pairs.build(method, "outer partition"), methods.make_params()
     _, state = jax.jit(tx.update)(params, tx.init(params), params)
     check_counts(method, 0, transforms.get_masks(state))
     for held in (params, method_runs.seen(params, "outer partition")):
@@ -355,7 +354,7 @@ def test_latent_methods_within_a_partition(method: str) -> None:
 def test_types_settle_where_bfloat16_changes_them(method: str) -> None:
     """Traced only. These reach every way to make a state: steps, skips, latents."""
     (name,) = {*OPTIMIZERS} & {*LATE}
-    tx, params = methods.build(method, name), methods.make_params(dtype="bfloat16")
+    tx, params = method_pairs.build(method, name), methods.make_params(dtype="bfloat16")
     state, types = jax.eval_shape(tx.init, params), []
 
     def step(params: Any, state: Any) -> Any:

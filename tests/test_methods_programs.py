@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import methods
+from helpers import method_pairs, methods
 from helpers.campaigns import case
 from helpers.method_runs import PLAINLY, kernels
 from helpers.methods import METHODS
@@ -76,7 +76,7 @@ def make_params(seed: int = 0) -> Any:
 @functools.cache
 def make_program(method: str, partner: str) -> tuple[Any, Any, Any]:
     """Returns an optimizer, its `init` and its training step, to be compiled once."""
-    tx = methods.build(method, partner)
+    tx = method_pairs.build(method, partner)
     step = jax.jit(functools.partial(train_step, tx), compiler_options=PLAINLY)
     return tx, jax.jit(tx.init, compiler_options=PLAINLY), step
 

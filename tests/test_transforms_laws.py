@@ -25,8 +25,10 @@ from helpers.optimizers import (
     STALLS,
     WEAK,
 )
+from helpers.states import plain
 
 from jaxsparse import masks, transforms
+from jaxsparse.rng import is_key
 from jaxsparse.transforms import state_reset
 
 # Compiles in half the time, and multiplies and adds without contracting the two, so
@@ -141,18 +143,13 @@ def _kernels(tree: Any) -> list[np.ndarray]:
     return [np.asarray(layer["kernel"]) for layer in tree.values()]
 
 
-def _plain(leaf: Any) -> np.ndarray:
-    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
-
-
 def _check_handed(handed: Any, old: Any, first: Any, keep: list[Any]) -> None:
     """What the optimizer was handed: its memory, reset outside `keep`, by shape."""
     by_shape = {mask.shape: mask for mask in keep}
 
     def check(path: Any, came: Any, was: Any, new: Any) -> None:
-        wanted = np.where(by_shape.get(came.shape, True), _plain(was), _plain(new))
-        np.testing.assert_array_equal(_plain(came), wanted, str(path))
+        wanted = np.where(by_shape.get(came.shape, True), plain(was), plain(new))
+        np.testing.assert_array_equal(plain(came), wanted, str(path))
 
     jax.tree_util.tree_map_with_path(check, handed, old, first)
 
@@ -204,7 +201,7 @@ def test_laws_hold_while_masks_change(name: str) -> None:
         for kernel, has in zip(_kernels(params), _kernels(held), strict=True):
             assert not kernel.view(f"uint{8 * kernel.itemsize}")[~has].any()
         for leaf in jax.tree.leaves((params, sparse.inner_state.state)):
-            assert not np.isnan(_plain(leaf)).any()
+            assert not np.isnan(plain(leaf)).any()
         _check_handed(sparse.inner_state.handed, memory, first, keep)
     assert len(traced) == 1
     for kernel, has in zip(_kernels(params), _kernels(held), strict=True):
@@ -260,7 +257,7 @@ def test_memory_is_reset_weight_by_weight(name: str) -> None:
     blank = jax.eval_shape(_build(name)[0].init, params)
 
     def fill(leaf: Any) -> Any:
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if is_key(leaf):
             return jax.random.key(3)
         return np.asarray(draw.integers(1, 9, leaf.shape), leaf.dtype)
 
@@ -271,7 +268,7 @@ def test_memory_is_reset_weight_by_weight(name: str) -> None:
         mask = kept.get(came.shape, np.array(True))
         assert came.dtype == was.dtype
         np.testing.assert_array_equal(
-            *(_plain(came), np.where(mask, _plain(was), _plain(new))),
+            *(plain(came), np.where(mask, plain(was), plain(new))),
             str(path),
         )
 

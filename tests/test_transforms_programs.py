@@ -10,6 +10,7 @@ import optax
 import pytest
 from flax import nnx
 from helpers.method_runs import PLAINLY
+from helpers.states import plain
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -94,14 +95,6 @@ def follow(seed: int = 0, dtype: Any = jnp.float32) -> tuple[Any, Any]:
     for batch in make_batches(dtype):
         params, state = plain_step(params, state, batch)
     return params, state
-
-
-def plain(tree: Any) -> Any:
-    def convert(leaf: Any) -> Any:
-        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
-
-    return jax.tree.map(convert, tree)
 
 
 def check_alike(got: Any, wanted: Any, rtol: float = 1e-5) -> None:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from helpers import methods
+from helpers import method_pairs, methods
 from helpers.methods import METHODS, QUIET, UPDATES
 from helpers.optimizers import LATE, PERIODS, SEES_DENSE
 
@@ -195,7 +195,7 @@ def poison(method: str, optimizer: str, update: int, sparse: Any, params: Any) -
 def follow(method: str, optimizer: str) -> Run:
     """Makes `UPDATES` updates."""
     traces: list[Any] = []
-    tx = methods.build(method, optimizer, spied)
+    tx = method_pairs.build(method, optimizer, spied)
     step, state = make_step(tx, traces), begin(tx, method, optimizer)
     start, moments = state, []
     for update in range(UPDATES):

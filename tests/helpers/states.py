@@ -3,14 +3,14 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+
+from jaxsparse import rng
 
 
 def plain(tree: Any) -> Any:
     def convert(leaf: Any) -> Any:
-        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+        return np.asarray(jax.random.key_data(leaf) if rng.is_key(leaf) else leaf)
 
     return jax.tree.map(convert, tree)
 

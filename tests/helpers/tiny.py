@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxsparse import config as config_lib
-from jaxsparse import factory
+from jaxsparse import factory, rng
 from jaxsparse.factory.experiment import make_plan
 from jaxsparse.lottery import plan as plan_lib
 from jaxsparse.runner import run as run_lib
@@ -138,7 +138,7 @@ def check_equal(got: Any, wanted: Any) -> None:
     for (path, a), b in zip(
         jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(wanted), strict=True
     ):
-        if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
+        if rng.is_key(a):
             a, b = jax.random.key_data(a), jax.random.key_data(b)
         assert a.dtype == b.dtype, path
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes(), path

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from helpers import flat_options
 
-from jaxsparse import transforms
+from jaxsparse import rng, transforms
 from jaxsparse.analysis import similarity
 
 KEY = jax.random.key(0)
@@ -156,8 +156,7 @@ def fresh(call: Call) -> dict[str, Any]:
     """Gives the call keys that nothing was drawn with yet."""
     return {
         name: jax.random.clone(value)
-        if isinstance(value, jax.Array)
-        and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
+        if isinstance(value, jax.Array) and rng.is_key(value)
         else value
         for name, value in call.arguments.items()
     }

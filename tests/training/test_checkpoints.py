@@ -15,7 +15,7 @@ import pytest
 from helpers import tiny
 from orbax.checkpoint import v1 as ocp
 
-from jaxsparse import config
+from jaxsparse import config, rng
 from jaxsparse.training import checkpoints, workdir
 from jaxsparse.training.checkpoints import packing
 from jaxsparse.training.state import TrainState
@@ -30,7 +30,7 @@ def state(bench: Callable) -> TrainState:
 
 def blank(state: TrainState) -> TrainState:
     def zero(leaf: Any) -> Any:
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if rng.is_key(leaf):
             return jax.random.clone(leaf)
         return jnp.zeros_like(leaf)
 

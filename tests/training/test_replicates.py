@@ -11,7 +11,7 @@ import optax
 import pytest
 from helpers import tiny
 
-from jaxsparse import initializers, masks, select, transforms
+from jaxsparse import initializers, masks, rng, select, transforms
 from jaxsparse.lottery import imp
 from jaxsparse.training import state as state_lib
 from jaxsparse.training import vmap_seeds
@@ -29,7 +29,7 @@ def part(tree: Any, rows: slice) -> Any:
     """Takes rows on the host, so that nothing is compiled for each of them."""
 
     def pick(leaf: Any) -> Any:
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if rng.is_key(leaf):
             return jax.random.clone(leaf)[rows]  # so that it may be used once more
         return jnp.asarray(np.asarray(leaf)[rows])
 
@@ -246,7 +246,7 @@ def test_a_start_masks_the_weights_and_shares_no_buffer(bench: Callable) -> None
     pointers = [
         leaf.unsafe_buffer_pointer()
         for leaf in jax.tree.leaves((ones, kept, state))
-        if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        if not rng.is_key(leaf)
     ]
     assert len(set(pointers)) == len(pointers)
 
