@@ -168,14 +168,14 @@ def dot(eqn: Equation, left: Array, right: Array) -> Array:
 
 
 def convolve(eqn: Equation, images: Array, kernel: Array) -> Array:
-    """Computes a convolution in float32.
+    """Computes a convolution in float32, or in float64 if an operand has it.
 
     Args:
       eqn: a "conv_general_dilated".
       images: first operand.
       kernel: second operand.
     """
-    return np.asarray(_convolution(eqn)(*map(_single, (images, kernel))))
+    return np.asarray(_convolution(eqn)(*_floats(images, kernel)))
 
 
 def convolve_back(
@@ -190,11 +190,10 @@ def convolve_back(
       side: 0 for the images, 1 for the kernel.
       shape: shape of that operand.
     """
-    template = jax.ShapeDtypeStruct(shape, jnp.float32)
-    op, other = _convolution(eqn), _single(other)
+    op, (result, other) = _convolution(eqn), _floats(result, other)
+    template = jax.ShapeDtypeStruct(shape, other.dtype)
     linear = (lambda x: op(x, other)) if side == 0 else (lambda x: op(other, x))
-    (back,) = jax.linear_transpose(linear, template)(_single(result))
-    return np.asarray(back)
+    return np.asarray(jax.linear_transpose(linear, template)(result)[0])
 
 
 def _convolution(eqn: Equation) -> Callable[..., Any]:
@@ -203,19 +202,23 @@ def _convolution(eqn: Equation) -> Callable[..., Any]:
     return lambda x, y: lax.conv_general_dilated(x, y, **options)
 
 
-def _single(x: Array) -> Any:
-    return jnp.asarray(x, jnp.float32)
+def _floats(*arrays: Array) -> list[Any]:
+    """Converts to JAX's float32, or all to float64 if one of them has it."""
+    floats = [x.dtype for x in arrays if np.issubdtype(x.dtype, np.floating)]
+    dtype = jax.dtypes.canonicalize_dtype(np.result_type(np.float32, *floats))
+    return [jnp.asarray(x, dtype) for x in arrays]
 
 
 def windows(eqn: Equation, x: Array) -> Array:
-    """Sums over windows, in float32.
+    """Sums over windows, in float32, or in float64 if the operand has it.
 
     Args:
       eqn: a "reduce_window_sum" or another reduction of windows.
       x: its operand.
     """
     options = {key: eqn.params[key] for key in WINDOW}
-    return np.asarray(lax.reduce_window(_single(x), 0.0, lax.add, **options))
+    (x,) = _floats(x)
+    return np.asarray(lax.reduce_window(x, np.zeros((), x.dtype), lax.add, **options))
 
 
 def windows_back(eqn: Equation, result: Array, shape: tuple[int, ...]) -> Array:
@@ -227,11 +230,15 @@ def windows_back(eqn: Equation, result: Array, shape: tuple[int, ...]) -> Array:
       shape: shape of the operand.
     """
     options = {key: eqn.params[key] for key in WINDOW}
-    template = jax.ShapeDtypeStruct(shape, jnp.float32)
-    linear = jax.linear_transpose(
-        lambda x: lax.reduce_window(x, 0.0, lax.add, **options), template
+    (result,) = _floats(result)
+    zero, template = (
+        np.zeros((), result.dtype),
+        jax.ShapeDtypeStruct(shape, result.dtype),
     )
-    return np.asarray(linear(_single(result))[0])
+    linear = jax.linear_transpose(
+        lambda x: lax.reduce_window(x, zero, lax.add, **options), template
+    )
+    return np.asarray(linear(result)[0])
 
 
 def unbroadcast(

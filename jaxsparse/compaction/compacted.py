@@ -24,7 +24,8 @@ class Report(NamedTuple):
     """What compaction removed, and what it could not remove.
 
     Attributes:
-      parameters: numbers of floating parameters before and after; pruned weights count.
+      parameters: numbers of entries of floating leaves before and after. Pruned weights
+        count, and so do running statistics of BatchNorm.
       multiply_adds: multiply-adds for the example before and after, from `flops.macs`;
         None if a `while` loop makes their number unknown.
       bytes: bytes of all leaves before and after.
@@ -76,13 +77,13 @@ def compact(
     """Removes neurons and channels that do not contribute to the outputs.
 
     A unit goes with all its weights (`coupling.coupled_axes`) if no output depends on
-    it, or if it is constant because no input reaches it. A constant unit, which still
-    emits act(bias), is added to the biases or running means of the layers that read it,
-    if that is exact: not at the border of a convolution with zero padding, and not
-    where there is no bias. Units in LayerNorm, GroupNorm (single channels), softmax and
-    other functions of all units stay, and so does whatever is not understood; the
-    report names the reasons. Inputs, outputs, dtypes and nesting stay the same, and
-    every layer keeps one unit.
+    it, or if it is constant because no input reaches it. What a constant unit emits,
+    act(bias), is added to the biases of the layers that read it, or subtracted from
+    their running means, if that is exact: not at the border of a convolution with zero
+    padding, and not where there is no bias. Units in LayerNorm, GroupNorm (single
+    channels), softmax and other functions of all units stay, and so does whatever is
+    not understood; the report names the reasons. Inputs, outputs, dtypes and nesting
+    stay the same, and every layer keeps one unit.
 
     Decisions come from the masks and parameters, not from activations on the example.
     Weights that are exactly zero count as pruned, so use the finished network.
@@ -101,8 +102,9 @@ def compact(
       example: an input, or a tuple of all inputs. Only shapes and dtypes are used, and
         the range of integers. Removal is exact for inputs of these shapes and any batch
         size; pass one or two examples, since the cost grows with their number.
-      round_to: numbers of remaining units are multiples of this, where a layer had as
-        many; 1 or more. Some hardware is faster with multiples of 8.
+      round_to: the number of units of a layer that stay is rounded up to a multiple of
+        this; a layer with fewer units than that multiple keeps all. 1 or more. Some
+        hardware is faster with multiples of 8.
 
     Returns:
       The smaller network.

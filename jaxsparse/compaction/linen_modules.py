@@ -36,11 +36,14 @@ def compact_linen(
 ) -> Compacted:
     """Removes dead neurons and channels of a linen module; see `compact`.
 
-    The smaller module has the class of the given one. Its new widths are found by
-    trying which fields determine which axes: integers, and tuples of integers. A field
-    called `widths` that is a mapping or None, as in all networks of `models`, receives
-    the widths of layers by name. Units whose removal the module does not allow stay,
-    and the report says so.
+    The smaller module has the class of the given one. To find its new widths, each
+    field that is an integer is enlarged, and the axes that grow are those that it
+    determines. Integers may also stand in tuples, lists, mappings and dataclasses, and
+    in modules among the fields, as in `nn.Sequential`. A field called `widths` that is
+    a mapping or None, as in all networks of `models`, receives the widths of layers by
+    name. Units whose removal the module does not allow stay, and the report says so:
+    those of widths that are not fields, and those for which two fields would have to
+    change together, such as the number of heads and the width of an attention layer.
 
     Args:
       module: the module, whose fields define the widths.
@@ -48,7 +51,8 @@ def compact_linen(
       masks: masks of the active weights, with the nesting of `variables` or of its
         collection "params".
       example: an input, or a tuple of all inputs; see `compact`.
-      round_to: numbers of remaining units are multiples of this; 1 or more.
+      round_to: the number of units of a layer that stay is rounded up to a multiple of
+        this; a layer with fewer units than that multiple keeps all. 1 or more.
       **call: keyword arguments of the call in inference mode, such as `train=False`.
 
     Returns:
@@ -135,7 +139,8 @@ def resized(
             f"{type(module).__name__} could not be initialized, which is needed to "
             f"find the fields that determine its widths ({checks.first_line(error)})"
         ) from error
-    name = _misfit(shapes, wanted)
+    changed = {name: shape for name, shape in wanted.items() if shape != before[name]}
+    name = _misfit(shapes, changed) or _misfit(shapes, wanted)
     if name is not None:
         raise ValueError(
             f"the fields of {type(module).__name__} do not give {name} the shape "
@@ -194,34 +199,53 @@ def _with_named_widths(module: Any, before: Shapes, wanted: Shapes) -> nn.Module
         return None
 
 
-Place = tuple[str, int | None]
+Place = tuple[Any, ...]  # names of fields, positions in tuples, keys of mappings
 
 
-def _places(module: nn.Module) -> Iterator[tuple[Place, int]]:
-    """Yields the integers among the fields, and in tuples among them."""
-    for field in dataclasses.fields(module):
-        if field.name in ("parent", "name"):
-            continue
-        value = getattr(module, field.name)
-        items = enumerate(value) if isinstance(value, tuple | list) else [(None, value)]
-        for i, item in items:
-            if isinstance(item, int) and not isinstance(item, bool):
-                yield (field.name, i), item
+def _parts(value: Any) -> dict[Any, Any]:
+    """Returns what a field may have integers in, by the next step of their places."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [field.name for field in dataclasses.fields(value) if field.init]
+        own = ("parent", "name") if isinstance(value, nn.Module) else ()
+        return {name: getattr(value, name) for name in names if name not in own}
+    if isinstance(value, tuple | list):
+        return dict(enumerate(value))
+    return dict(value) if isinstance(value, Mapping) else {}
+
+
+def _places(value: Any, before: Place = ()) -> Iterator[tuple[Place, int]]:
+    """Yields the integers among the fields of a module, and of modules among them."""
+    for step, part in _parts(value).items():
+        if isinstance(part, int) and not isinstance(part, bool):
+            yield (*before, step), part
+        else:
+            yield from _places(part, (*before, step))
+
+
+def _with(value: Any, place: Place, new: int) -> Any:
+    """Replaces the integer at a place."""
+    if not place:
+        return new
+    step, *rest = place
+    part = _with(_parts(value)[step], tuple(rest), new)
+    if isinstance(value, nn.Module):
+        return value.clone(**{step: part})
+    if dataclasses.is_dataclass(value):
+        return dataclasses.replace(value, **{step: part})
+    if isinstance(value, Mapping):
+        return {**value, step: part}
+    items = [*value[:step], part, *value[step + 1 :]]
+    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
 
 
 def _replaced(module: nn.Module, values: dict[Place, int]) -> nn.Module | None:
-    """Replaces integers among the fields; None if the class refuses them."""
-    fields: dict[str, Any] = {}
-    for (name, i), value in values.items():
-        old = fields.get(name, getattr(module, name))
-        if i is None:
-            fields[name] = value
-        else:
-            fields[name] = type(old)([*old[:i], value, *old[i + 1 :]])
+    """Replaces integers among the fields; None if a class refuses them."""
     try:
-        return module.clone(**fields)
+        for place, value in values.items():
+            module = _with(module, place, value)
     except Exception:  # whatever the user's class raises
         return None
+    return module
 
 
 def _with_new_fields(

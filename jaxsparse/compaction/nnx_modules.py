@@ -31,7 +31,8 @@ def compact_nnx(
       masks: masks of the active weights, with the nesting of `nnx.state(module)` or of
         `nnx.state(module, nnx.Param)`.
       example: an input, or a tuple of all inputs; see `compact`.
-      round_to: numbers of remaining units are multiples of this; 1 or more.
+      round_to: the number of units of a layer that stay is rounded up to a multiple of
+        this; a layer with fewer units than that multiple keeps all. 1 or more.
 
     Returns:
       The smaller network: its state as `params`, and the `module`.

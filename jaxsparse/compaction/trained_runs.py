@@ -26,7 +26,8 @@ def compact_run(
       level: number of pruning rounds; None selects the last level.
       replicate: number of the replicate, counted from 0.
       variant: "ticket", or a control of the run.
-      round_to: numbers of remaining units are multiples of this; 1 or more.
+      round_to: the number of units of a layer that stay is rounded up to a multiple of
+        this; a layer with fewer units than that multiple keeps all. 1 or more.
 
     Returns:
       The smaller network: variables as `params`, and the `module`.

@@ -116,8 +116,8 @@ def align(
       coupled: the groups of units, from `coupled_axes`.
       reference: parameters of the network whose order is taken.
       params: parameters of the network to permute, with the same names and shapes.
-        All leaves count; set those of both networks to zeros that should not, such as
-        the running means and variances of BatchNorm.
+        All leaves count. If some should not, such as the running means and variances
+        of BatchNorm, set them to zero in both networks first.
       masks: masks of `params` to permute in the same way, nested like `params`; None
         for no masks.
       sweeps: most passes over all groups, 1 or more.

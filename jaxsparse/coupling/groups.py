@@ -57,8 +57,9 @@ def coupled_axes(apply: Callable[..., Any], params: Any, *inputs: Any) -> Coupli
     layers. The groups are found from the JAX trace of the function: through dense
     layers, convolutions (grouped and depthwise ones by whole groups), normalization,
     residual sums, concatenation, attention heads, reshapes, pooling and loops. Axes of
-    inputs and outputs stay whole. So do those that an operation without a rule reads,
-    or that it reads by position, such as a sort; `whole` names the operation. Where a
+    inputs and outputs stay whole. So do axes that are read by an operation without a
+    rule here, and axes whose order matters to an operation, such as a sort; `whole`
+    names the operation. Where a
     reshape splits an axis into several, one of these has the units: the first one that
     can get shorter, such as the heads and not their features.
 

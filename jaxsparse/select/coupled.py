@@ -21,7 +21,7 @@ def coupled_channels(
     structure `channels()`, only the weights into a channel are removed. Works on
     concrete scores.
 
-    Groups of units that a statistic is computed over, as in LayerNorm or softmax, keep
+    Groups over whose units a statistic is computed, as in LayerNorm or softmax, keep
     all units by default: their number is part of the statistic, so that `compaction`
     could not remove any. These are the groups with `reductions`, among them the
     residual stream of a ViT.

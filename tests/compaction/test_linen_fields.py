@@ -1,5 +1,6 @@
 """Fields of linen modules that give the wanted widths are told from all others."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -43,6 +44,73 @@ def test_fields_that_cannot_change_are_left_out() -> None:
     small = compaction.compact_linen(module, variables, active, x)
     assert small.module == Particular(units=4)
     assert small.params["params"]["hidden"]["kernel"].shape == (4, 4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """A record of sizes, as users' modules may have."""
+
+    hidden: int = 5
+    classes: int = 2
+
+
+class Recorded(nn.Module):
+    """Its widths are in a record and a mapping, and in a module that it is given."""
+
+    first: nn.Module
+    sizes: Sizes
+    more: Any
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        x = nn.relu(self.first(x))
+        x = nn.relu(nn.Dense(self.sizes.hidden, name="second")(x))
+        x = nn.relu(nn.Dense(self.more["third"], name="third")(x))
+        return nn.Dense(self.sizes.classes, name="head")(x)
+
+
+def pruned(module: nn.Module, *rows: tuple[str, int]) -> compaction.Compacted:
+    """Compacts a module after all that reads some units was pruned."""
+    x = jnp.zeros((1, 4))
+    shapes = jax.eval_shape(module.init, jax.random.key(0), x)
+    variables = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.5), shapes)
+    active = masks.ones(variables["params"])
+    for layer, row in rows:
+        active[layer]["kernel"] = active[layer]["kernel"].at[row].set(False)
+    return compaction.compact_linen(module, variables, active, x)
+
+
+def test_the_layers_of_a_sequence_get_narrower() -> None:
+    module = nn.Sequential([nn.Dense(6), nn.relu, nn.Dense(5), nn.relu, nn.Dense(2)])
+    small = pruned(module, ("layers_2", 1), ("layers_2", 3), ("layers_4", 0))
+    assert [small.module.layers[i].features for i in (0, 2, 4)] == [4, 4, 2]
+    assert small.report.parameters == (4 * 6 + 6 + 35 + 12, 4 * 4 + 4 + 20 + 10)
+
+
+def test_widths_in_records_mappings_and_modules() -> None:
+    module = Recorded(nn.Dense(6), Sizes(), {"third": 4})
+    small = pruned(module, ("second", 2), ("third", 1), ("head", 3))
+    assert small.module.first.features == 5
+    assert small.module.sizes == Sizes(hidden=4)
+    assert dict(small.module.more) == {"third": 3}
+
+
+class Wide(nn.Module):
+    """The width of its second layer is no field."""
+
+    units: int = 5
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        x = nn.relu(nn.Dense(self.units, name="a")(x))
+        return nn.Dense(2, name="c")(nn.relu(nn.Dense(4, name="b")(x)))
+
+
+def test_the_reason_names_a_leaf_that_was_to_change() -> None:
+    reasons = pruned(Wide(), ("c", 1)).report.whole
+    assert reasons["params/b/kernel", 1] == (
+        "the fields of Wide do not give params/b/bias the shape (3,)"
+    )
 
 
 class Loaded(nn.Module):

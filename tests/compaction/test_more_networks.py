@@ -110,6 +110,25 @@ def no_bias(p: Params, x: Any) -> Any:
     return relu(relu(x @ p["a"] + p["c"]) @ p["b"]) @ p["d"]
 
 
+def applied_twice(p: Params, x: Any) -> Any:
+    def layers(x: Any) -> Any:
+        return relu(relu(x @ p["a"] + p["c"]) @ p["b"] + p["d"])
+
+    return (layers(x) - layers(2 * x)) @ p["e"]
+
+
+def fed_cell(p: Params, x: Any) -> Any:
+    h = jnp.zeros((x.shape[0], p["h"].shape[0]))
+    for step in range(3):
+        h = jnp.tanh(relu(x[:, step] @ p["a"] + p["c"]) @ p["b"] + h @ p["h"] + p["d"])
+    return h @ p["e"]
+
+
+def applied_otherwise(p: Params, x: Any) -> Any:
+    y = relu(x @ p["a"] + p["c"])
+    return relu(y @ p["b"] + p["d"]) - relu(2 * y @ p["b"] + p["d"])
+
+
 def fixed_widths(p: Params, x: Any) -> Any:
     return relu(x @ p["a"].reshape(4, 6)) @ p["b"]
 
@@ -257,6 +276,31 @@ NETWORKS = {
         named="before 'max'",
         fixed={"c": {1: 0.5, 3: -0.5}},
     ),
+    "a layer applied twice": Network(
+        applied_twice,
+        {"a": (4, 6), "c": (6,), "b": (6, 5), "d": (5,), "e": (5, 2)},
+        floats((2, 4)),
+        {"a": [s_[:, [1, 3]]]},
+        unit(("a", 1), ("c", 0), ("b", 0), of=(1, 3)),
+        fixed={"c": {1: 0.5, 3: -0.5}},
+    ),
+    "a layer before every step of a cell": Network(
+        fed_cell,
+        {"a": (3, 6), "c": (6,), "b": (6, 5), "h": (5, 5), "d": (5,), "e": (5, 2)},
+        floats((2, 3, 3)),
+        {"a": [s_[:, 1]]},
+        unit(("a", 1), ("c", 0), ("b", 0), of=(1,)),
+        fixed={"c": {1: 0.5}},
+    ),
+    "a bias that would have to take up two constants": Network(
+        applied_otherwise,
+        {"a": (4, 6), "c": (6,), "b": (6, 5), "d": (5,)},
+        floats((2, 4)),
+        {"a": [s_[:, 1]]},
+        {},
+        named="before 'max'",
+        fixed={"c": {1: 0.5}},
+    ),
     "widths in the code": Network(
         fixed_widths, TWO, floats((2, 4)), {"b": [s_[1]]}, {}, named="smaller leaves"
     ),
@@ -296,6 +340,35 @@ NETWORKS = {
 @pytest.mark.parametrize("name", NETWORKS)
 def test_what_goes_and_what_stays(name: str) -> None:
     reductions.check(NETWORKS[name])
+
+
+def valid(p: Params, x: Any) -> Any:
+    order = ("NHWC", "HWIO", "NHWC")
+    x = relu(
+        lax.conv_general_dilated(x, p["k"], (1, 1), "VALID", dimension_numbers=order)
+        + p["c"].reshape(1, 1, 1, -1)
+    )
+    x = lax.conv_general_dilated(x, p["l"], (1, 1), "VALID", dimension_numbers=order)
+    return relu(x + p["d"].reshape(1, 1, 1, -1)).mean((1, 2)) @ p["e"]
+
+
+def test_constants_are_folded_as_exactly_in_float64() -> None:
+    network = Network(
+        valid,
+        {"k": (2, 2, 2, 4), "c": (4,), "l": (2, 2, 4, 3), "d": (3,), "e": (3, 2)},
+        floats((2, 4, 4, 2)),
+        {"k": [s_[..., 1]]},
+        unit(("k", 3), ("c", 0), ("l", 2), of=(1,)),
+        fixed={"c": {1: 0.3}},
+    )
+    with jax.enable_x64(True):
+        params, active = reductions.make(network)
+        params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), params)
+        x = jnp.asarray(network.x, jnp.float64)
+        small = compaction.compact(valid, params, active, x)
+        assert small.params["l"].shape == (2, 2, 3, 3)
+        assert small.params["l"].dtype == jnp.float64
+        assert small.report.difference < 1e-14
 
 
 @pytest.mark.parametrize(
