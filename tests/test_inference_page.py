@@ -75,7 +75,14 @@ def test_a_dense_program_that_was_chosen_is_no_sparse_form() -> None:
     text = inference_page.page(changed)
     assert "sparse form in 0 of 1 groups; faster than dense JAX in every turn" in text
     assert "- No sparse form is faster than dense JAX in every turn: 90%" in text
-    assert "| predict.auto | 1.40 (1.30 to 1.50), dense |" in text
+    assert "| predict.auto | 1.40 (1.30 to 1.50), compacted |" in text
+    assert (
+        "- predict.auto ran without the parameters that compaction removed: 9.0% at"
+        in (text)
+    )
+    whole = [row | {"note": row["note"].partition(";")[0]} for row in changed]
+    assert "| predict.auto | 1.40 (1.30 to 1.50), dense |" in inference_page.page(whole)
+    assert "that compaction removed" not in inference_page.page(whole)
     assert "1.50), dense" not in inference_page.page(rows)
     assert "No sparse form" not in inference_page.page(rows)
 
@@ -168,6 +175,7 @@ def test_networks_have_the_sparsity_and_the_numbers_of_inputs(constant: bool) ->
 def test_the_page_of_compaction(tmp_path: Path) -> None:
     row = {"network": "A", "sparsity": 0.98, "parameters": 1000, "macs": 4000}
     row |= {"parameters_after": 250, "macs_after": 1000, "difference": 1e-7}
+    row |= {"accuracy": 0.5}
     row |= {"onnx_bytes": 1234, "safetensors_bytes": 567}
     for batch in (1, 256):
         names = (f"ms_{batch}_before", f"ms_{batch}_after", f"ratio_{batch}")
@@ -184,8 +192,9 @@ def test_the_page_of_compaction(tmp_path: Path) -> None:
     assert "- B: nothing can be removed." in text
     assert "- C: 75.0% of the parameters and an unknown part of the multiply" in text
     assert (
-        "| A | 98.00% | 1,000 | 250 | 4,000 | 1,000 | 1.0e-07 | 1,234 bytes |" in text
+        "| A | 98.00% | 50.00% | 1,000 | 250 | 4,000 | 1,000 | 1.0e-07 | 1,234 bytes |"
+        in text
     )
-    assert "| C | 98.00% | 1,000 | 250 | unknown | unknown |" in text
+    assert "| C | 98.00% | 50.00% | 1,000 | 250 | unknown | unknown |" in text
     assert "- P, one core, Python 3, jax 1: all rows." in text
     assert len((tmp_path / "page.csv").read_text().splitlines()) == 4

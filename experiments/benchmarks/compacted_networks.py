@@ -130,6 +130,7 @@ def measure(name: str, run: Any, *, seconds: float) -> Row:
     small = compaction.compact_run(run, images, level)
     before, after = small.report.parameters
     row: Row = {"network": name, "sparsity": masks.sparsity(run.masks(level))}
+    row |= {"accuracy": _accuracy(run, level)}
     row |= {"parameters": before, "parameters_after": after}
     counts = small.report.multiply_adds or (None, None)
     row |= dict(zip(("macs", "macs_after"), counts, strict=True))
@@ -153,6 +154,14 @@ def measure(name: str, run: Any, *, seconds: float) -> Row:
         ratios = timing.ratios(rates["after"], rates["before"])
         row[f"ratio_{batch}"] = timing.format_spread(ratios, 2)
     return row
+
+
+def _accuracy(run: Any, level: int | None) -> float:
+    """Returns the test accuracy at the end of a level."""
+    rows = run.records()
+    rows = rows[rows["kind"] == "eval"]
+    last = rows[rows["level"] == (rows["level"].max() if level is None else level)]
+    return float(last.sort_values("step")["test_accuracy"].iloc[-1])
 
 
 def _job(module: Any, variables: Any, x: np.ndarray) -> Job:

@@ -13,20 +13,21 @@ from jaxsparse import metrics_log
 
 Row = dict[str, Any]
 INTRODUCTION = """
-Each network was trained by one short run (n = 1), far below published lengths, so that
-accuracies mean little and are left out. Pruned weights count as parameters. Outputs of
-both networks are compared on random images of several batch sizes; the largest
-difference of a logit is in the table. Each smaller network was exported to ONNX, where
-ONNX Runtime computed the same logits, and to a packed safetensors file, which was read
-again. Times are of the forward pass compiled by XLA with dense weights, of both
-networks in turns: median and range over 5 turns. XLA uses all cores that the process
-may use; their number is in the list below. A ratio above 1 means that the smaller
-network is faster. Fewer multiply-adds do not always mean less time: see the rows of
-ResNet-8 with batches of 256.
+Each network was trained by one short run (n = 1), far below published lengths; the
+tickets of ResNet-8 are levels of one run. Runs have different lengths, so that their
+accuracies do not compare methods. Pruned weights count as parameters, and so do running
+statistics of BatchNorm. Outputs of both networks are compared on random images of
+several batch sizes; the largest difference of a logit is in the table. Each smaller
+network was exported to ONNX, where ONNX Runtime computed the same logits, and to a
+packed safetensors file, which was read again. Times are of the forward pass compiled by
+XLA with dense weights, of both networks in turns: median and range over 5 turns. XLA
+uses all cores that the process may use; their number is in the list below. A ratio
+above 1 means that the smaller network is faster. Fewer multiply-adds do not always mean
+less time: see the rows of ResNet-8 with batches of 256.
 """.strip()
 COUNTS = ("parameters", "parameters_after", "macs", "macs_after")
 COUNTS += ("onnx_bytes", "safetensors_bytes")
-NUMBERS = ("sparsity", "difference")
+NUMBERS = ("sparsity", "accuracy", "difference")
 
 
 def write_rows(out: Path, rows: Sequence[Row]) -> None:
@@ -89,11 +90,19 @@ def _reading(rows: Sequence[Row]) -> str:
 
 
 def _sizes(rows: Sequence[Row]) -> str:
-    header = ("", "sparsity", "parameters", "after", "multiply-adds", "after")
+    header = (
+        "",
+        "sparsity",
+        "test accuracy",
+        "parameters",
+        "after",
+        "multiply-adds",
+        "after",
+    )
     header += ("difference", "ONNX file", "packed file")
     lines = [
         (
-            *(row["network"], f"{row['sparsity']:.2%}"),
+            *(row["network"], f"{row['sparsity']:.2%}", f"{row['accuracy']:.2%}"),
             *(_count(row[name]) for name in COUNTS[:4]),
             *(f"{row['difference']:.1e}", f"{row['onnx_bytes']:,} bytes"),
             f"{row['safetensors_bytes']:,} bytes",

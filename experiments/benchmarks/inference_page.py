@@ -14,14 +14,19 @@ from jaxsparse import metrics_log
 # A column is disturbed if dense JAX takes more than so many times its shortest time.
 MOST_NOISE = 1.2
 INTRODUCTION = f"""
-Weights are random, since they do not change the time; masks too, with the sparsity
-divided among layers by ERK. The ViT has 4 blocks of width 128, 4 heads and 65 tokens.
-Layers with more than half of their weights stay dense. A group is a network, a sparsity
-and a batch size. Its methods are timed in turns in one process, after their logits have
-been compared with those of dense JAX. Cells are how many times as fast as dense JAX in
-the same turns a method is: the median and the range over 5 turns, 3 for batches of 256.
-Where `predict.auto` chose the program of dense JAX, the cell says *dense*: what differs
-from 1 is noise.
+Weights and masks are random, with the sparsity divided among layers by ERK. The ViT has
+4 blocks of width 128, 4 heads and 65 tokens. Layers with more than half of their
+weights stay dense. A group is a network, a sparsity and a batch size. Its methods are
+timed in turns in one process, after their logits have been compared with those of dense
+JAX. Cells are how many times as fast as dense JAX in the same turns a method is: the
+median and the range over 5 turns, 3 for batches of 256.
+
+`predict.auto` runs after compaction, which removes units that random masks left without
+inputs or readers; the section "Reading" says how much. All other methods run the whole
+network, so part of the gain of `predict.auto` is that of a smaller network. Trained
+networks lose other numbers of units; see [compaction](compaction-cpu.md). Where
+`predict.auto` chose the program of dense JAX, the cell says *dense* if nothing was
+removed, so that what differs from 1 is noise, and otherwise *compacted*.
 
 In rows with *constant fan-in* all outputs of a layer have the same number of active
 inputs, as in SRigL. These are other masks than in the other rows, and logits are
@@ -44,6 +49,7 @@ sparse forms. All times, and what `predict.auto` has chosen, are in the CSV file
 same name.
 """.strip()
 Row = dict[str, Any]
+REMOVED = "compaction removed "  # in a note, before a share of the parameters
 TEXT = ("network", "method", "note", *row_origins.FIELDS)
 COLUMNS = ("network", "sparsity", "batch", "method", "ms", "ms_low", "ms_high")
 COLUMNS += ("ratio", "ratio_low", "ratio_high", "note", *row_origins.FIELDS)
@@ -170,6 +176,7 @@ def _reading(rows: Sequence[Row]) -> list[str]:
         )
         lines += _list(words, behind)
         lines += _better_forms(mine)
+        lines += _removed(mine)
         lines += _list("Disturbed", [key for key in mine if key in disturbed])
         found += [f"**{network}.**", "\n".join(filter(None, lines))]
     return [*found, *filter(None, [_missing(groups)])]
@@ -223,6 +230,22 @@ def _better_forms(mine: Mapping[tuple, dict[str, Row]]) -> list[str]:
         "masks, and the ranges of their turns do not meet"
     )
     return [f"- {words}: {'; '.join(found)}."] if found else []
+
+
+def _removed(mine: Mapping[tuple, dict[str, Row]]) -> list[str]:
+    """Makes lines with what compaction removed before `predict.auto` ran."""
+    found = []
+    for method in AUTO:
+        parts: dict[str, None] = {}
+        for key, group in sorted(mine.items()):
+            note = group[method]["note"] if method in group else ""
+            if REMOVED in note:
+                share = note.partition(REMOVED)[2].split()[0]
+                parts[f"{share} at {key[1]:.0%}"] = None
+        if parts:
+            words = f"- {method} ran without the parameters that compaction removed"
+            found.append(f"{words}: {', '.join(parts)}.")
+    return found
 
 
 def _missing(groups: Any) -> str:
@@ -282,5 +305,6 @@ def _cell(row: Row) -> str:
         return f"{middle} ms ({low} to {high})"
     low, high = row["ratio_low"], row["ratio_high"]
     is_dense = row["method"] in AUTO and row["note"].startswith("dense")
-    end = ", dense" if is_dense else ""
+    end = ", compacted" if REMOVED in row["note"] else ", dense"
+    end = end if is_dense else ""
     return f"{row['ratio']:.2f} ({low:.2f} to {high:.2f}){end}"

@@ -19,7 +19,8 @@ SAME = {
     "floor": "Floor", "ge": "GreaterOrEqual", "gt": "Greater", "le": "LessOrEqual",
     "log": "Log", "logistic": "Sigmoid", "lt": "Less", "max": "Max", "min": "Min",
     "mul": "Mul", "neg": "Neg", "not": "Not", "or": "Or", "pow": "Pow", "sign": "Sign",
-    "sin": "Sin", "sqrt": "Sqrt", "sub": "Sub", "tanh": "Tanh",
+    "sin": "Sin", "sqrt": "Sqrt", "sub": "Sub", "tan": "Tan", "tanh": "Tanh",
+    "xor": "Xor",
 }  # fmt: skip
 PASSES = ("stop_gradient", "copy", "optimization_barrier", "name")
 REDUCES = {"reduce_sum": "ReduceSum", "reduce_max": "ReduceMax"}
@@ -96,7 +97,7 @@ def _same(graph: Graph, eqn: Any, values: list[Value]) -> Value:
     if is_relu and _is_zero(values[0]):
         return graph.add("Relu", values[1])
     # The operators of these names are for booleans only.
-    is_bitwise = name in ("and", "or", "not") and dtype != np.bool
+    is_bitwise = name in ("and", "or", "not", "xor") and dtype != np.bool
     return graph.add("Bitwise" * is_bitwise + SAME[name], *values)
 
 
@@ -281,6 +282,13 @@ def _cast(graph: Graph, eqn: Any, values: list[Value]) -> Value:
     return graph.cast(values[0], eqn.params["new_dtype"])
 
 
+def _is_finite(graph: Graph, eqn: Any, values: list[Value]) -> Value:
+    strange = graph.add(
+        "Or", *(graph.add(kind, *values) for kind in ("IsInf", "IsNaN"))
+    )
+    return graph.add("Not", strange)
+
+
 def _select(graph: Graph, eqn: Any, values: list[Value]) -> Value:
     condition, *cases = values
     if len(cases) != 2 or eqn.invars[0].aval.dtype != bool:
@@ -321,6 +329,11 @@ RULES: dict[str, Rule] = {
     "gather": onnx_lookup.gather,
     "clamp": lambda graph, eqn, values: graph.add(
         "Min", graph.add("Max", values[1], values[0]), values[2]
+    ),
+    "ne": lambda graph, eqn, values: graph.add("Not", graph.add("Equal", *values)),
+    "is_finite": _is_finite,
+    "expm1": lambda graph, eqn, values: graph.add(
+        "Sub", graph.add("Exp", values[0]), _typed(1, eqn)
     ),
     "erfc": lambda graph, eqn, values: graph.add(
         "Sub", _typed(1, eqn), graph.add("Erf", values[0])

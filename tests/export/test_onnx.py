@@ -105,6 +105,31 @@ def test_functions_of_several_inputs_and_outputs(tmp_path: Path) -> None:
         np.testing.assert_allclose(theirs, ours, rtol=1e-5, atol=1e-6)
 
 
+ACTIVATIONS = (
+    *("celu", "elu", "gelu", "hard_sigmoid", "hard_silu", "hard_tanh", "leaky_relu"),
+    *("log_sigmoid", "log_softmax", "logsumexp", "mish", "relu", "relu6", "selu"),
+    *("sigmoid", "silu", "soft_sign", "softmax", "softplus", "sparse_plus"),
+    *("sparse_sigmoid", "squareplus", "standardize", "tanh"),
+)
+
+
+def test_activation_functions(tmp_path: Path) -> None:
+    @jax.jit
+    def apply(scale: Any, x: Any) -> dict[str, Any]:
+        return {name: getattr(jax.nn, name)(scale * x) for name in ACTIVATIONS}
+
+    path, scale = tmp_path / "net.onnx", jnp.ones(())
+    export.onnx(path, apply, scale, jnp.ones((2, 9)))
+    x = np.linspace(-30, 30, 117, dtype=np.float32)  # with a 0
+    x = np.concatenate([x, 1e-3 * x[:9]]).reshape(14, 9)
+    found = run(path, x)
+    wanted = apply(scale, jnp.asarray(x))
+    for theirs, name in zip(found, sorted(wanted), strict=True):
+        np.testing.assert_allclose(
+            theirs, wanted[name], rtol=1e-4, atol=1e-5, err_msg=name
+        )
+
+
 @pytest.mark.parametrize("tied", [False, True])
 def test_a_language_model_takes_tokens(tmp_path: Path, tied: bool) -> None:
     model = models.DecoderLM(8, 2, 1, 16, tied=tied)
