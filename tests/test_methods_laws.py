@@ -134,10 +134,8 @@ def check_memory(method: str, optimizer: str, update: int, moment: Moment) -> No
             gone = [a | b for a, b in zip(gone, forgotten, strict=True)]
     changed = any((a != b).any() for a, b in zip(keep, had, strict=True))
     by_shape = {mask.shape: mask for mask in keep}
-    told, inner = (
-        now.inner_state,
-        method_pairs.INNER.get(optimizer, method_pairs.INNER["adam"]),
-    )
+    told = now.inner_state
+    inner = method_pairs.INNER.get(optimizer, method_pairs.INNER["adam"])
     rests = update in rule.rests
     first = inner.init(method_runs.seen(method_runs.without(params, gone), optimizer))
 

@@ -23,7 +23,8 @@ packed safetensors file, which was read again. Times are of the forward pass com
 XLA with dense weights, of both networks in turns: median and range over 5 turns. XLA
 uses all cores that the process may use; their number is in the list below. A ratio
 above 1 means that the smaller network is faster. Fewer multiply-adds do not always mean
-less time: see the rows of ResNet-8 with batches of 256.
+less time. Rows in which nothing can be removed time the same network twice: they show
+the noise.
 """.strip()
 COUNTS = ("parameters", "parameters_after", "macs", "macs_after")
 COUNTS += ("onnx_bytes", "safetensors_bytes")

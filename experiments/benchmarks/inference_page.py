@@ -25,8 +25,8 @@ median and the range over 5 turns, 3 for batches of 256.
 inputs or readers; the section "Reading" says how much. All other methods run the whole
 network, so part of the gain of `predict.auto` is that of a smaller network. Trained
 networks lose other numbers of units; see [compaction](compaction-cpu.md). Where
-`predict.auto` chose the program of dense JAX, the cell says *dense* if nothing was
-removed, so that what differs from 1 is noise, and otherwise *compacted*.
+`predict.auto` chose the program of dense JAX, the cell says *dense*, and what differs
+from 1 is noise; or it says *compacted*, if that program has fewer units.
 
 In rows with *constant fan-in* all outputs of a layer have the same number of active
 inputs, as in SRigL. These are other masks than in the other rows, and logits are
@@ -241,9 +241,10 @@ def _removed(mine: Mapping[tuple, dict[str, Row]]) -> list[str]:
             note = group[method]["note"] if method in group else ""
             if REMOVED in note:
                 share = note.partition(REMOVED)[2].split()[0]
+                share = "less than 0.1%" if share == "0.0%" else share
                 parts[f"{share} at {key[1]:.0%}"] = None
         if parts:
-            words = f"- {method} ran without the parameters that compaction removed"
+            words = f"- {method}: compaction first removed parts of the parameters"
             found.append(f"{words}: {', '.join(parts)}.")
     return found
 

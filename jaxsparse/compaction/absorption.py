@@ -75,8 +75,8 @@ def absorb(
     """Has a leaf that is added or subtracted take up a shift.
 
     A leaf's entry takes up the shift if all entries that it is added to, as far as they
-    matter, have the same shift. If the leaf is read several times, every reader has to
-    need the same.
+    matter, have the same shift. Of a leaf that is read several times, the first reader
+    with a shift decides; where a later one needs another, a shift remains.
 
     Args:
       eqn: the equation whose result is shifted.
@@ -107,14 +107,15 @@ def absorb(
         with np.errstate(invalid="ignore"):
             equal = np.isfinite(largest) & (highest - lowest <= TINY * largest)
         value = np.where(equal, (np.where(equal, highest, 0) + lowest) / 2, 0)
-        # A leaf that is read several times has taken up what its first reader needed.
+        # A leaf that is read several times has taken up what an earlier reader needed.
         given = state.corrections.get(name, np.zeros(aval.shape)).reshape(-1)
         equal &= (given == 0) | (np.abs(value - given) <= TINY * np.abs(given))
         value = np.where(equal & (given == 0), value, 0)
-        if not (equal & (largest > 0)).any():
+        if not given.any() and not value.any():
             continue
         state.corrections[name] = (given + value).reshape(aval.shape)
         left = shift.copy()
-        left[relevant] = np.where(equal[places], 0, shift[relevant])
+        changed = shift[relevant] + sign * given[places]
+        left[relevant] = np.where(equal[places], 0, changed)
         shift = left
     return shift

@@ -149,7 +149,7 @@ def run(
       masks: masks of the active weights.
       inputs: example of each input.
       rebuild: makes the function that runs smaller parameters.
-      to: numbers of remaining units are multiples of this.
+      to: the number of units of a layer that stay is rounded up to a multiple of this.
       prefix: what precedes the names of `masks` in `params`.
     """
     inputs = jax.tree.map(_as_array, inputs)

@@ -109,8 +109,8 @@ def decide(
     Args:
       network: the network.
       allowed: units that may be removed; None for all.
-      round_to: numbers of remaining indices are multiples of this where the axis was
-        long enough.
+      round_to: the number of indices of an axis that stay is rounded up to a multiple
+        of this, or to the length of the axis if it is less.
 
     Returns:
       As many units as can be removed exactly.

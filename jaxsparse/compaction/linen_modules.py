@@ -1,23 +1,18 @@
 """Compaction of linen modules: the same class with other widths."""
 
-import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 from flax import linen as nn
 
 from jaxsparse import arguments, tree
-from jaxsparse.compaction import checks, compacted
+from jaxsparse.compaction import checks, compacted, linen_fields
 from jaxsparse.compaction.compacted import Compacted
+from jaxsparse.compaction.linen_fields import Integer, Shapes
 from jaxsparse.models import layers
 from jaxsparse.types import Masks
-
-# What is added to a width to find the axes that it determines. Several, since some
-# widths have to be multiples of others.
-STEPS = (1, 2, 4, 8, 16)
-Shapes = dict[str, tuple[int, ...]]
 
 
 @arguments.check(
@@ -39,11 +34,12 @@ def compact_linen(
     The smaller module has the class of the given one. To find its new widths, each
     field that is an integer is enlarged, and the axes that grow are those that it
     determines. Integers may also stand in tuples, lists, mappings and dataclasses, and
-    in modules among the fields, as in `nn.Sequential`. A field called `widths` that is
-    a mapping or None, as in all networks of `models`, receives the widths of layers by
-    name. Units whose removal the module does not allow stay, and the report says so:
-    those of widths that are not fields, and those for which two fields would have to
-    change together, such as the number of heads and the width of an attention layer.
+    in modules among the fields, as in `nn.Sequential`; the first 200 are tried. A field
+    called `widths` that is a mapping or None, as in all networks of `models`, receives
+    the widths of layers by name. Units whose removal the module does not allow stay,
+    and the report says so: those of widths that are not fields, and those for which two
+    fields would have to change together, such as the number of heads and the width of
+    an attention layer.
 
     Args:
       module: the module, whose fields define the widths.
@@ -81,10 +77,15 @@ def compact_linen(
 
     made: dict[Any, nn.Module] = {}
 
+    @functools.cache
+    def find() -> list[Integer]:
+        init = functools.partial(_init_shapes, inputs=inputs, call=call)
+        return linen_fields.integers(module, _shapes(variables), init)
+
     def smaller(small: Any) -> nn.Module:
         key = tuple(_shapes(small).items())
         if key not in made:
-            made[key] = resized(module, variables, small, inputs, call)
+            made[key] = resized(module, variables, small, inputs, call, find)
         return made[key]
 
     def rebuild(small: Any) -> Callable[..., Any]:
@@ -108,6 +109,7 @@ def resized(
     small: Any,
     inputs: tuple[Any, ...],
     call: dict[str, Any],
+    find: Callable[[], list[Integer]],
 ) -> nn.Module:
     """Makes a module of the same class for smaller variables.
 
@@ -117,6 +119,8 @@ def resized(
       small: the smaller variables.
       inputs: example of each input.
       call: keyword arguments of the call.
+      find: finds the integers among the fields that determine axes, from
+        `linen_fields.integers`; called only if they are needed.
 
     Returns:
       The module.
@@ -131,7 +135,7 @@ def resized(
     init = functools.partial(_init_shapes, inputs=inputs, call=call)
     result = _with_named_widths(module, before, wanted)
     if result is None or _misfit(init(result), wanted) is not None:
-        result = _with_new_fields(module, before, wanted, init)
+        result = linen_fields.fit(module, find(), before, wanted, init)
     try:
         shapes = _shapes_of(result, inputs, call)
     except Exception as error:  # whatever the user's module raises
@@ -197,99 +201,3 @@ def _with_named_widths(module: Any, before: Shapes, wanted: Shapes) -> nn.Module
         return module.clone(widths=widths)
     except Exception:  # whatever the user's class raises
         return None
-
-
-Place = tuple[Any, ...]  # names of fields, positions in tuples, keys of mappings
-
-
-def _parts(value: Any) -> dict[Any, Any]:
-    """Returns what a field may have integers in, by the next step of their places."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = [field.name for field in dataclasses.fields(value) if field.init]
-        own = ("parent", "name") if isinstance(value, nn.Module) else ()
-        return {name: getattr(value, name) for name in names if name not in own}
-    if isinstance(value, tuple | list):
-        return dict(enumerate(value))
-    return dict(value) if isinstance(value, Mapping) else {}
-
-
-def _places(value: Any, before: Place = ()) -> Iterator[tuple[Place, int]]:
-    """Yields the integers among the fields of a module, and of modules among them."""
-    for step, part in _parts(value).items():
-        if isinstance(part, int) and not isinstance(part, bool):
-            yield (*before, step), part
-        else:
-            yield from _places(part, (*before, step))
-
-
-def _with(value: Any, place: Place, new: int) -> Any:
-    """Replaces the integer at a place."""
-    if not place:
-        return new
-    step, *rest = place
-    part = _with(_parts(value)[step], tuple(rest), new)
-    if isinstance(value, nn.Module):
-        return value.clone(**{step: part})
-    if dataclasses.is_dataclass(value):
-        return dataclasses.replace(value, **{step: part})
-    if isinstance(value, Mapping):
-        return {**value, step: part}
-    items = [*value[:step], part, *value[step + 1 :]]
-    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-
-
-def _replaced(module: nn.Module, values: dict[Place, int]) -> nn.Module | None:
-    """Replaces integers among the fields; None if a class refuses them."""
-    try:
-        for place, value in values.items():
-            module = _with(module, place, value)
-    except Exception:  # whatever the user's class raises
-        return None
-    return module
-
-
-def _with_new_fields(
-    module: nn.Module,
-    before: Shapes,
-    wanted: Shapes,
-    init: Callable[[nn.Module], Shapes | None],
-) -> nn.Module:
-    """Finds the fields that determine the axes that changed."""
-    values: dict[Place, int] = {}
-    for place, old in _places(module):
-        for step in STEPS:
-            larger = _replaced(module, {place: old + step})
-            shapes = None if larger is None else init(larger)
-            if shapes is None or set(shapes) != set(before):
-                continue
-            new = _new_value(old, step, before, shapes, wanted)
-            if new != old:
-                values[place] = new
-            break
-    return _replaced(module, values) or module
-
-
-def _new_value(
-    old: int, step: int, before: Shapes, larger: Shapes, wanted: Shapes
-) -> int:
-    """Returns the value of a field that gives the wanted shapes.
-
-    Args:
-      old: its value.
-      step: what was added to it.
-      before: shapes for the value.
-      larger: shapes for the larger value.
-      wanted: the shapes wanted.
-    """
-    # The axis that grows least is the most direct one.
-    grown = [
-        (size - before[name][i], name, i)
-        for name, shape in larger.items()
-        if len(shape) == len(before[name])
-        for i, size in enumerate(shape)
-        if size != before[name][i]
-    ]
-    if not grown:
-        return old
-    growth, name, i = min(grown)
-    return old + (wanted[name][i] - before[name][i]) * step // growth

@@ -103,7 +103,8 @@ def decide(trial: Trial, *, round_to: int) -> tuple[Decision, dict[LeafAxis, str
 
     Args:
       trial: the network.
-      round_to: numbers of remaining units are multiples of this.
+      round_to: the number of units of a layer that stay is rounded up to a multiple of
+        this.
 
     Returns:
       The decision, and the reason for each leaf and axis of groups left out.

@@ -59,9 +59,9 @@ def coupled_axes(apply: Callable[..., Any], params: Any, *inputs: Any) -> Coupli
     residual sums, concatenation, attention heads, reshapes, pooling and loops. Axes of
     inputs and outputs stay whole. So do axes that are read by an operation without a
     rule here, and axes whose order matters to an operation, such as a sort; `whole`
-    names the operation. Where a
-    reshape splits an axis into several, one of these has the units: the first one that
-    can get shorter, such as the heads and not their features.
+    names the operation. Where a reshape splits an axis into several, one of these has
+    the units: the first one that can get shorter, such as the heads and not their
+    features.
 
     Whether a unit may be removed without changing the outputs is another question,
     which `compaction` answers. A statistic over units, as in LayerNorm, changes with

@@ -1,16 +1,14 @@
 """One rule for each JAX primitive, which adds nodes of ONNX to a graph."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from jax.extend import core
 
 from jaxsparse.connectivity.jaxpr_rules import BODIES
-from jaxsparse.export import onnx_lookup
+from jaxsparse.export import onnx_functions, onnx_lookup
+from jaxsparse.export.onnx_functions import Rule
 from jaxsparse.export.onnx_graph import Graph, Tensor, Value, evaluate, to_numpy
-
-Rule = Callable[[Graph, Any, list[Value]], Value]
 
 # Primitives whose ONNX operator takes the same operands.
 SAME = {
@@ -282,13 +280,6 @@ def _cast(graph: Graph, eqn: Any, values: list[Value]) -> Value:
     return graph.cast(values[0], eqn.params["new_dtype"])
 
 
-def _is_finite(graph: Graph, eqn: Any, values: list[Value]) -> Value:
-    strange = graph.add(
-        "Or", *(graph.add(kind, *values) for kind in ("IsInf", "IsNaN"))
-    )
-    return graph.add("Not", strange)
-
-
 def _select(graph: Graph, eqn: Any, values: list[Value]) -> Value:
     condition, *cases = values
     if len(cases) != 2 or eqn.invars[0].aval.dtype != bool:
@@ -299,12 +290,8 @@ def _select(graph: Graph, eqn: Any, values: list[Value]) -> Value:
     return graph.add("Where", condition, cases[1], cases[0])
 
 
-def _typed(number: int, eqn: Any) -> np.ndarray:
-    """Makes a scalar of the dtype of an equation's first operand."""
-    return np.asarray(number, eqn.invars[0].aval.dtype)
-
-
 RULES: dict[str, Rule] = {
+    **onnx_functions.RULES,
     "dot_general": _dot,
     "conv_general_dilated": _conv,
     "reduce_window_max": _pool,
@@ -327,25 +314,4 @@ RULES: dict[str, Rule] = {
     "select_n": _select,
     "stack": _stack,
     "gather": onnx_lookup.gather,
-    "clamp": lambda graph, eqn, values: graph.add(
-        "Min", graph.add("Max", values[1], values[0]), values[2]
-    ),
-    "ne": lambda graph, eqn, values: graph.add("Not", graph.add("Equal", *values)),
-    "is_finite": _is_finite,
-    "expm1": lambda graph, eqn, values: graph.add(
-        "Sub", graph.add("Exp", values[0]), _typed(1, eqn)
-    ),
-    "erfc": lambda graph, eqn, values: graph.add(
-        "Sub", _typed(1, eqn), graph.add("Erf", values[0])
-    ),
-    "rsqrt": lambda graph, eqn, values: graph.add(
-        "Reciprocal", graph.add("Sqrt", values[0])
-    ),
-    "square": lambda graph, eqn, values: graph.add("Mul", values[0], values[0]),
-    "integer_pow": lambda graph, eqn, values: graph.add(
-        "Pow", values[0], _typed(eqn.params["y"], eqn)
-    ),
-    "log1p": lambda graph, eqn, values: graph.add(
-        "Log", graph.add("Add", values[0], _typed(1, eqn))
-    ),
 }

@@ -159,11 +159,20 @@ def stage_keys(saved: SavedStates, stage: Stage) -> Key[Array, "r"]:
       Typed random keys, one per replicate [r], or one per copy [r * c] for copies.
     """
     keys = saved.experiment.seeds.data
+    if stage.variant == PRETRAINING:
+        # All particles of a group start from one network.
+        keys = _shared_by_groups(keys, saved.plan.retraining.particles)
     if saved.plan.reshuffle:
         keys = _fold_level(keys, np.uint32(stage.level))
     if stage.variant == CHILDREN:
         keys = instability.data_keys(keys, saved.plan.children.copies)
     return keys
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _shared_by_groups(keys: Key[Array, "r"], particles: int) -> Key[Array, "r"]:
+    """Gives all particles of a group the key of its first."""
+    return jnp.repeat(keys[::particles], particles)
 
 
 @jax.jit

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import pytest
 from flax import linen as nn
 
 from jaxsparse import compaction, masks
@@ -69,9 +70,11 @@ class Recorded(nn.Module):
         return nn.Dense(self.sizes.classes, name="head")(x)
 
 
-def pruned(module: nn.Module, *rows: tuple[str, int]) -> compaction.Compacted:
+def pruned(
+    module: nn.Module, *rows: tuple[str, Any], x: Any = None
+) -> compaction.Compacted:
     """Compacts a module after all that reads some units was pruned."""
-    x = jnp.zeros((1, 4))
+    x = jnp.zeros((1, 4)) if x is None else x
     shapes = jax.eval_shape(module.init, jax.random.key(0), x)
     variables = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.5), shapes)
     active = masks.ones(variables["params"])
@@ -96,21 +99,77 @@ def test_widths_in_records_mappings_and_modules() -> None:
 
 
 class Wide(nn.Module):
-    """The width of its second layer is no field."""
+    """Two of its layers have one width."""
 
     units: int = 5
 
     @nn.compact
     def __call__(self, x: Any) -> Any:
         x = nn.relu(nn.Dense(self.units, name="a")(x))
-        return nn.Dense(2, name="c")(nn.relu(nn.Dense(4, name="b")(x)))
+        return nn.Dense(2, name="c")(nn.relu(nn.Dense(self.units, name="b")(x)))
 
 
 def test_the_reason_names_a_leaf_that_was_to_change() -> None:
-    reasons = pruned(Wide(), ("c", 1)).report.whole
-    assert reasons["params/b/kernel", 1] == (
-        "the fields of Wide do not give params/b/bias the shape (3,)"
+    small = pruned(Wide(), ("b", 1))  # a unit of the first layer
+    assert small.module == Wide()
+    assert small.report.whole["params/a/kernel", 1] == (
+        "the fields of Wide do not give params/a/bias the shape (4,)"
     )
+
+
+@pytest.mark.parametrize("padding", ["VALID", "SAME", 1])
+@pytest.mark.parametrize("gone", [1, 3])
+def test_sizes_of_convolutions_are_no_widths(padding: Any, gone: int) -> None:
+    """They change the length of the axis that is flattened."""
+    module = nn.Sequential(
+        [
+            nn.Conv(4, (3, 3), padding=padding),
+            nn.relu,
+            lambda x: x.reshape(x.shape[0], -1),
+            nn.Dense(6),
+            nn.relu,
+            nn.Dense(2),
+        ]
+    )
+    small = pruned(
+        *(module, ("layers_3", slice(0, None, 4)), ("layers_5", 2)),
+        *([("layers_3", slice(i, None, 4)) for i in range(1, gone)]),
+        x=jnp.zeros((1, 8, 8, 3)),
+    )
+    conv = small.module.layers[0]
+    assert (conv.features, conv.kernel_size, conv.padding) == (
+        4 - gone,
+        (3, 3),
+        padding,
+    )
+    assert conv.strides == 1 and small.module.layers[3].features == 5
+
+
+class Both(nn.Module):
+    """Applies the module that it is given twice, under two names."""
+
+    one: nn.Module
+    again: nn.Module
+    hidden: int = 6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.one, nn.Dense) and self.one.features > self.hidden:
+            raise ValueError("expected a wider hidden layer")
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        x = nn.relu(nn.Dense(self.hidden, name="hidden")(x))
+        x = nn.relu(self.one(x)) + nn.relu(self.again(2 * x))
+        return nn.Dense(2, name="head")(x)
+
+
+def test_a_module_in_two_fields_remains_one_and_values_change_together() -> None:
+    layer = nn.Dense(5)
+    rows = [("one", row) for row in (0, 1, 2)] + [("head", row) for row in (1, 2)]
+    small = pruned(Both(layer, layer), *rows)
+    assert small.module.one is small.module.again
+    assert (small.module.one.features, small.module.hidden) == (3, 3)
 
 
 class Loaded(nn.Module):

@@ -106,10 +106,10 @@ def test_functions_of_several_inputs_and_outputs(tmp_path: Path) -> None:
 
 
 ACTIVATIONS = (
-    *("celu", "elu", "gelu", "hard_sigmoid", "hard_silu", "hard_tanh", "leaky_relu"),
-    *("log_sigmoid", "log_softmax", "logsumexp", "mish", "relu", "relu6", "selu"),
-    *("sigmoid", "silu", "soft_sign", "softmax", "softplus", "sparse_plus"),
-    *("sparse_sigmoid", "squareplus", "standardize", "tanh"),
+    *("celu", "elu", "gelu", "glu", "hard_sigmoid", "hard_silu", "hard_tanh"),
+    *("leaky_relu", "log_sigmoid", "log_softmax", "logsumexp", "mish"),
+    *("relu", "relu6", "selu", "sigmoid", "silu", "soft_sign", "softmax", "softplus"),
+    *("sparse_plus", "sparse_sigmoid", "squareplus", "standardize", "tanh"),
 )
 
 
@@ -119,15 +119,40 @@ def test_activation_functions(tmp_path: Path) -> None:
         return {name: getattr(jax.nn, name)(scale * x) for name in ACTIVATIONS}
 
     path, scale = tmp_path / "net.onnx", jnp.ones(())
-    export.onnx(path, apply, scale, jnp.ones((2, 9)))
-    x = np.linspace(-30, 30, 117, dtype=np.float32)  # with a 0
-    x = np.concatenate([x, 1e-3 * x[:9]]).reshape(14, 9)
+    export.onnx(path, apply, scale, jnp.ones((2, 8)))
+    x = np.concatenate([np.linspace(-30, 30, 115), [0, -1e-3, 1e-3, -1e-7, 1e-7]])
+    x = x.reshape(15, 8).astype(np.float32)
     found = run(path, x)
     wanted = apply(scale, jnp.asarray(x))
     for theirs, name in zip(found, sorted(wanted), strict=True):
         np.testing.assert_allclose(
             theirs, wanted[name], rtol=1e-4, atol=1e-5, err_msg=name
         )
+
+
+def test_functions_at_special_numbers(tmp_path: Path) -> None:
+    @jax.jit
+    def apply(p: Any, x: Any, y: Any, whole: Any) -> dict[str, Any]:
+        yes, no = x > 0, y > 0
+        return {
+            "a": jnp.isfinite(x),
+            "b": x != x,
+            "c": x != y,
+            "d": whole != 2 * whole - 3,
+            "e": yes != no,
+            "f": yes ^ no,
+            "g": whole ^ (whole + 3),
+            "h": jnp.expm1(p * y),
+            "i": jnp.tan(y),
+        }
+
+    path, p, whole = tmp_path / "net.onnx", jnp.ones(()), np.arange(8, dtype=np.int32)
+    x = np.array([np.nan, np.inf, -np.inf, 0, 1, -1, 5, 0.1], np.float32)
+    y = np.array([0, 1e-8, -1e-8, 1e-3, -1e-3, 3, -30, 0.1], np.float32)
+    export.onnx(path, apply, p, x, y, whole, dynamic_batch=False)
+    wanted = jax.tree.leaves(apply(p, *map(jnp.asarray, (x, y, whole))))
+    for theirs, ours in zip(run(path, x, y, whole), wanted, strict=True):
+        np.testing.assert_allclose(theirs, ours, rtol=1e-5)
 
 
 @pytest.mark.parametrize("tied", [False, True])

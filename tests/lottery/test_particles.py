@@ -14,7 +14,7 @@ import jaxsparse
 from jaxsparse import config as config_lib
 from jaxsparse import masks, transforms
 from jaxsparse.analysis import soups
-from jaxsparse.lottery import imp, particles, tickets
+from jaxsparse.lottery import imp, particles, plan, tickets
 from jaxsparse.stages import end_name
 from jaxsparse.training import state as state_lib
 
@@ -26,6 +26,7 @@ GROUPS = {
     "lottery.levels": 1,
     "lottery.controls": ("random_signs",),
     "lottery.retrain": "learning_rate_rewind",
+    "lottery.rewind": "2step",
 }
 
 
@@ -58,6 +59,10 @@ def test_levels_prune_and_start_from_the_mean_of_a_group(tmp_path: Path) -> None
     made = tiny.train(tmp_path, GROUPS)
     dense, level = (stage for stage in tiny.stages(made) if stage.variant == "ticket")
     end = tiny.load(tmp_path, end_name(dense), made)
+    rewound = tiny.load(tmp_path, end_name(plan.pretraining(made.plan)), made).params
+    for leaf in jax.tree.leaves(rewound["dense1"]):  # one network in each group
+        assert np.array_equal(leaf[0], leaf[1]) and np.array_equal(leaf[2], leaf[3])
+    assert not np.array_equal(*rewound["dense1"]["kernel"][1:3])
     means = particles.average(end.params, particles=2)
     for name, leaf in means["dense1"].items():
         first = np.asarray(end.params["dense1"][name], np.float64)

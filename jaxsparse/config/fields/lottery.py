@@ -93,8 +93,9 @@ LOTTERY = Section(
         "particles": Field(
             1,
             valid.integer(1, 2**20),
-            "Number of consecutive replicates that share initial weights and masks and "
-            "differ in the order of examples only (SWAMP). Each level prunes the mean "
+            "Number of consecutive replicates that share initial weights, training up "
+            "to the rewinding step and masks, and differ in the order of examples from "
+            "there (SWAMP). Each level prunes the mean "
             "of their weights, and starts from it if `lottery.retrain` is not "
             "`rewind` (sparse model soups). Divides `replicates`; reported standard "
             "deviations are over particles and groups. 1 averages nothing.",
