@@ -12,9 +12,11 @@ import pytest
 
 import jaxsparse
 from configs import rigl_python_docs
+from experiments.studies import claims as claims_lib
 from experiments.studies import records as study_records
 from experiments.studies.language_model import (
     STUDY,
+    claims,
     measure,
     one_shot,
     report,
@@ -179,3 +181,46 @@ def test_the_page_has_one_row_for_each_method_and_sparsity(
     wanted = ", ".join(f"`decoder_{name}`" for name in names)
     assert missing.endswith(f"Not measured: {wanted}.")
     assert "Not run" not in "\n".join(lines)
+
+
+def of_methods(wanda: float, obs: float, alps: float) -> dict[str, Any]:
+    """Losses of three networks, and those after pruning: magnitude costs 0.5 nats."""
+    noise = np.array([-0.03, 0.0, 0.03])
+    costs = {"magnitude": 0.5, "wanda": wanda, "obs": obs, "alps": alps}
+    own = np.array([0.004, -0.002, -0.002])  # of each network and method
+    pruned = {
+        name: [
+            [2 + of + cost + more] * 5
+            for of, more in zip(noise, np.roll(own, k), strict=True)
+        ]
+        for k, (name, cost) in enumerate(costs.items())
+    }
+    dense = {"loss": [[2 + of] for of in noise], "sparsity": [0.0], "steps": 10}
+    return {"dense": dense | {"one_shot": pruned}}
+
+
+@pytest.mark.parametrize(
+    ("costs", "verdicts"),
+    [
+        ((0.3, 0.2, 0.1), [claims_lib.REPRODUCED] * 6),
+        ((0.6, 0.7, 0.8), [claims_lib.CONTRADICTED] * 6),
+    ],
+)
+def test_claims_on_methods_that_prune_at_once(
+    costs: tuple[float, ...], verdicts: list[str]
+) -> None:
+    judged = claims_lib.judge(claims.CLAIMS, of_methods(*costs), length=1.0)
+    assert [one.verdict for one in judged] == verdicts
+    assert judged[0].effect.n == 3
+    assert "wanda" in judged[0].effect.words and "at 50 %" in judged[0].effect.words
+
+
+def test_claims_without_a_cost_or_a_run() -> None:
+    free = of_methods(0.3, 0.2, 0.1)
+    one_shot = free["dense"]["one_shot"]
+    gains = zip(free["dense"]["loss"], (-0.11, -0.1, -0.09), strict=True)
+    one_shot["magnitude"] = [[of[0] + gain] * 5 for of, gain in gains]
+    judged = claims_lib.judge(claims.CLAIMS, free, length=1.0)
+    assert {one.verdict for one in judged} == {claims_lib.ABSENT}
+    judged = claims_lib.judge(claims.CLAIMS, {}, length=1.0)
+    assert {one.verdict for one in judged} == {claims_lib.NOT_MEASURED}

@@ -39,8 +39,9 @@ def of_signs(signs: float, magnitudes: float, aligned: float = 0.8) -> dict[str,
             base + gap,
             random_magnitudes=base + signs * gap,
             random_signs=base + magnitudes * gap,
-            reinitialized=base,
+            random_weights=base,
             shuffled_layers=base - 1,
+            reinitialized=base - 0.5,
         )
 
     return {
@@ -96,11 +97,11 @@ def test_the_table_says_what_is_kept() -> None:
     shown = section.tables[0].shown.set_index(["Run", "Kept of the ticket"])
     values = of_signs(0.9, 0.1)["k_150"]["controls"]["random_magnitudes"]
     mean = f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
-    row = shown.loc[("rewound to step 150", "masks and signs")]
+    row = shown.loc[("rewound to step 150", variants.LABELS["random_magnitudes"])]
     assert (row["n"], row["Test accuracy (%)"]) == ("5", mean)
     assert ("dense", "") in shown.index
     assert ("masks of step 150, other weights of step 150, aligned", "") in shown.index
-    assert len(report.accuracies_frame(of_signs(0.9, 0.1))) == 5 * (5 + 2 * 5)
+    assert len(report.accuracies_frame(of_signs(0.9, 0.1))) == 5 * (5 + 2 * 6)
 
 
 def test_all_runs_share_masks_or_dense_networks() -> None:
@@ -108,6 +109,12 @@ def test_all_runs_share_masks_or_dense_networks() -> None:
     assert runs["resnet8_k_0"]["lottery.dense_run"] == "../resnet8_dense"
     plain, learned = runs["resnet8_plain"], runs["resnet8_sign_in"]
     assert plain.items() <= learned.items()
+    configs = {one.name: runs_lib.read(one) for one in STUDY.all_runs("cifar16")}
+    decays = [
+        configs[f"resnet8_{name}"].optimizer.weight_decay
+        for name in ("plain", "sign_in")
+    ]
+    assert decays == [1e-3, 5e-4]  # of a weight, and of each of its two factors
     assert plain["warm_start.masks"] == "level_02/ticket/last"
 
 

@@ -23,13 +23,15 @@ NAMES = (
     "random_mask",  # random masks with equal layer counts, newly drawn weights
     "random_magnitudes",  # masks and signs of the ticket, newly drawn magnitudes
     "random_signs",  # masks and magnitudes of the ticket, newly drawn signs
+    "random_weights",  # masks of the ticket, newly drawn signs and magnitudes
     "dense_continued",  # dense network, trained for as many steps as the ticket
 )
 
 # Controls that start from newly drawn initial weights instead of the ticket's.
 FRESH = ("reinitialized", "random_mask")
-# Controls that combine newly drawn weights with those of the ticket.
-MIXED = ("random_magnitudes", "random_signs")
+# Controls that combine newly drawn weights with those of the ticket. Leaves without
+# masks, such as those of BatchNorm, stay those of the ticket.
+MIXED = ("random_magnitudes", "random_signs", "random_weights")
 
 
 def key_of(
@@ -208,7 +210,7 @@ def masks_of(
 
 @arguments.check(name=arguments.one_of(MIXED), masks=arguments.masks)
 def mix(name: str, params: Params, fresh: Params, masks: Masks) -> Params:
-    """Takes the signs of weights from a ticket and their magnitudes anew, or reversed.
+    """Draws the signs of a ticket's weights, their magnitudes, or both anew.
 
     Weights with a random sign need a symmetric distribution, as all initializers of
     kernels have.
@@ -240,10 +242,8 @@ def mix(name: str, params: Params, fresh: Params, masks: Masks) -> Params:
       Zhou, Lan, Liu, Yosinski. Deconstructing Lottery Tickets: Zeros, Signs, and the
       Supermask. 2019. arXiv:1905.01067, section 4: tickets with other magnitudes.
     """
-    if name == "random_signs":
-        signs, sizes = fresh, params
-    else:
-        signs, sizes = params, fresh
+    signs = params if name == "random_magnitudes" else fresh
+    sizes = params if name == "random_signs" else fresh
     mixed = {*tree.names(masks)}
 
     def combine(leaf: str, ticket: Array, sign: Array, size: Array) -> Array:
@@ -258,6 +258,7 @@ _MAKE = {
     "reinitialized": lambda masks, key, exclude: masks,
     "random_magnitudes": lambda masks, key, exclude: masks,
     "random_signs": lambda masks, key, exclude: masks,
+    "random_weights": lambda masks, key, exclude: masks,
     "shuffled_layers": shuffle_layers,
     "shuffled_globally": shuffle_globally,
     "random_mask": draw_alike,

@@ -19,6 +19,7 @@ _VARIANTS = {
     "random_mask": "random mask",
     "random_magnitudes": "ticket, random magnitudes",
     "random_signs": "ticket, random signs",
+    "random_weights": "ticket, random weights",
     "dense_continued": "dense, trained as long",
 }
 

@@ -26,6 +26,7 @@ VARIANTS = (
     DENSE_CONTINUED,
     "random_magnitudes",
     "random_signs",
+    "random_weights",
 )
 
 

@@ -57,8 +57,9 @@ def ac_dc(
       ValueError: if an argument is out of range or does not fit the network.
 
     Deviations:
-      Resetting the momentum at decompression is an option of the authors' code, which
-      we know from secondary sources only; the exact setting of the paper is unverified.
+      At decompression the authors' code (IST-DASLab/ACDC on GitHub) sets the momentum
+      of all parameters to zero, by an option that its scripts set. Here leaves without
+      masks, such as those of BatchNorm, keep theirs.
 
     References:
       Peste, Iofinova, Vladu, Alistarh. AC/DC: Alternating Compressed/DeCompressed

@@ -187,7 +187,8 @@ def test_signs_and_magnitudes_are_those_of_either() -> None:
     )
     for name in controls.MIXED:
         mixed = controls.mix(name, old, new, one(ticket(), 0))
-        signs, sizes = (new, old) if name == "random_signs" else (old, new)
+        signs = old if name == "random_magnitudes" else new
+        sizes = old if name == "random_signs" else new
         for layer in SHAPES:
             got = np.asarray(mixed[layer]["kernel"])
             np.testing.assert_array_equal(got < 0, signs[layer]["kernel"] < 0)

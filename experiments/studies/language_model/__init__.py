@@ -6,6 +6,7 @@ from experiments.studies.study import Study
 STUDY = Study(
     name="language_model",
     description="a small decoder: sparse training, tickets, one-shot pruning",
+    paper="Sun et al. 2023, Frantar and Alistarh 2023, Meng et al. 2024",
     title="Report: a small language model",
     settings=variants.SETTINGS,
     runs=variants.of_setting,

@@ -1,6 +1,6 @@
 """Variants: the methods that train a sparse decoder, and the dense one to prune.
 
-Scale `cpu` trains the recipes `configs/*_python_docs.py` with two seeds: a dense
+Scale `cpu` trains the recipes `configs/*_python_docs.py` with three seeds: a dense
 network, gradual magnitude pruning and RigL at 80 % in part 1, tickets of three levels,
 of which the last has 90 %, in part 2, and the two methods at 50 % and 90 % in part 3.
 Tickets share their dense training with the dense network, which is also pruned at once,
@@ -19,7 +19,7 @@ METHODS = ("gmp", "rigl")
 PARTS = {80: 1, 50: 3, 90: 3}  # part of each sparsity in percent
 FIELDS: dict[str, dict[str, Any]] = {
     "quick": {},
-    "cpu": {"replicates": 2},
+    "cpu": {},
     "full": {
         "data.context": 256,
         "data.batch_size": 64,

@@ -1,9 +1,10 @@
 """Claims on the parts of lottery tickets, and what must be observed for each.
 
 All thresholds were written before any run of the study. The gap of a rewinding step is
-the test accuracy of its tickets minus that of tickets with newly drawn weights
-(`reinitialized`), in points, seed by seed: what signs and magnitudes together add to
-the masks. Seeds share masks and the order of the examples. The question how much of a
+the test accuracy of its tickets minus that of tickets with newly drawn signs and
+magnitudes (`random_weights`), in points, seed by seed: what both together add to the
+masks. All of these tickets have the same leaves without masks, such as those of
+BatchNorm. Seeds share masks and the order of the examples. The question how much of a
 gap signs carry was left open by the papers on tickets that need rewinding; the papers
 below have other networks, in which tickets start from initialization.
 
@@ -49,10 +50,10 @@ def gap(step: int) -> Premise:
     """
 
     def evaluate(found: Found) -> Effect:
-        ticket, drawn = accuracies(found, f"k_{step}", "ticket", "reinitialized")
+        ticket, drawn = accuracies(found, f"k_{step}", "ticket", "random_weights")
         return effects.above(ticket - drawn, GAP)
 
-    name = f"tickets of step {step} more than {GAP} points above reinitialized"
+    name = f"tickets of step {step} more than {GAP} points above random weights"
     return Premise(name, evaluate)
 
 
@@ -60,7 +61,7 @@ def _carries_most(step: int, control: str) -> Callable[[Found], Effect]:
     """Tests whether a control recovers more than half of the gap."""
 
     def evaluate(found: Found) -> Effect:
-        names = ("ticket", control, "reinitialized")
+        names = ("ticket", control, "random_weights")
         ticket, kept, drawn = each = accuracies(found, f"k_{step}", *names)
         words = ", ".join(
             f"{name.replace('_', ' ')} {spread(one)}"

@@ -7,10 +7,14 @@ dense network, rewound to initialization they do not.
 - `dense`: the dense network of all tickets.
 - `k_K`: tickets that are rewound to step K, and controls of the last level, which keep
   the masks and the signs (`random_magnitudes`), the masks and the magnitudes
-  (`random_signs`), the masks (`reinitialized`), or the weights with masks that are
-  shuffled within layers (`shuffled_layers`).
+  (`random_signs`), the masks without either (`random_weights`), or the weights with
+  masks that are shuffled within layers (`shuffled_layers`). In all of these, leaves
+  without masks stay those of the ticket: scales, shifts and statistics of BatchNorm,
+  and the bias of the head. `reinitialized` keeps nothing but the masks.
 - `plain` and `sign_in`: the masks of the tickets of `k_150` with weights of other
-  initial seeds, trained as usual and by Sign-In, which lets signs change.
+  initial seeds, trained as usual and by Sign-In, which lets signs change. Weight decay
+  acts on both factors of Sign-In's weights, so it is half as large there: products
+  decay as fast as weights do in `plain`, but all other leaves half as fast.
 
 - `other`: the dense network of those initial weights.
 - `aligned_0`: the masks of `plain` with their units in another order, on the same
@@ -31,12 +35,14 @@ SETTING = "resnet8"
 SETTINGS = (SETTING,)
 LEVELS = 2
 STARTS = (0, 150)  # rewinding steps
-CONTROLS = ("random_magnitudes", "random_signs", "reinitialized", "shuffled_layers")
+CONTROLS = ("random_magnitudes", "random_signs", "random_weights", "reinitialized")
+CONTROLS += ("shuffled_layers",)
 _QUICK = (":quick", 3, "30step")  # preset, later rewinding step, length of training
 LABELS = {
     "ticket": "masks, signs and magnitudes",
-    "random_magnitudes": "masks and signs",
-    "random_signs": "masks and magnitudes",
+    "random_magnitudes": "masks and signs, leaves without masks",
+    "random_signs": "masks and magnitudes, leaves without masks",
+    "random_weights": "masks, leaves without masks",
     "reinitialized": "masks",
     "shuffled_layers": "signs and magnitudes, masks shuffled",
 }
@@ -69,8 +75,10 @@ def of_setting(setting: str, scale: str) -> list[Run]:
         "warm_start.masks": stages.level_end(LEVELS, levels=LEVELS),
         "seeds.init": 1,
     }
-    # As in `configs/sign_in_mnist.py`: until half of training, every second epoch.
+    # As in `configs/sign_in_mnist.py`, every second epoch until half of training, which
+    # in four epochs is once.
     sign_in = {
+        "optimizer.weight_decay": 5e-4,  # half of that of the recipe
         "sparse.reparameterization": "sign_in",
         "sparse.rescale_every": "780step" if scale == "cifar16" else "10step",
         "sparse.rescale_until": "50%",

@@ -105,7 +105,7 @@ LOTTERY = Section(
             valid.names_among(
                 *("reinitialized", "shuffled_layers", "shuffled_globally"),
                 *("random_mask", "random_magnitudes", "random_signs"),
-                "dense_continued",
+                *("random_weights", "dense_continued"),
                 example="('reinitialized', 'random_mask')",
             ),
             "Controls that are trained beside the ticket of each level.",
