@@ -16,7 +16,8 @@ update. Tickets end at the sparsity of the other methods: after 7 levels, rewoun
 initialization, or for ResNet-8 after 3 or 4 levels, rewound to step 150. SWAMP has
 the same levels, with four particles in each of three groups. CHTs has layers by ERK as
 the other methods, in place of the uniform ones of its authors, and as theirs a dense
-last layer.
+last layer. Methods whose training decides how many weights stay are left out (STR,
+continuous sparsification, proximal L1): a given sparsity would take a search.
 """
 
 from collections.abc import Iterator
