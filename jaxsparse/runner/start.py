@@ -159,9 +159,10 @@ def stage_keys(saved: SavedStates, stage: Stage) -> Key[Array, "r"]:
       Typed random keys, one per replicate [r], or one per copy [r * c] for copies.
     """
     keys = saved.experiment.seeds.data
-    if stage.variant == PRETRAINING:
+    count = saved.plan.retraining.particles
+    if stage.variant == PRETRAINING and count > 1:
         # All particles of a group start from one network.
-        keys = _shared_by_groups(keys, saved.plan.retraining.particles)
+        keys = _shared_by_groups(keys, count)
     if saved.plan.reshuffle:
         keys = _fold_level(keys, np.uint32(stage.level))
     if stage.variant == CHILDREN:
