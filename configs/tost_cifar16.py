@@ -4,7 +4,8 @@ Paper: Jaiswal, Ma, Chen, Ding, Wang, Training Your Sparse Neural Network Better
 Any Mask, 2022, arXiv:2206.12755, in the small setting of `dense_cifar16.py`: soft
 activations and ghost skips that are annealed away by half of training, initial weights
 rescaled by 180 updates of GradInit, and label smoothing of 0.1 over the other classes
-in all of training. Masks are random, at 95 % with Erdos-Renyi-Kernel layers.
+in all of training. Masks are random, at 95 % with Erdos-Renyi-Kernel layers, of all
+layers but the last.
 `:baseline` has none of these techniques.
 
 Deviations: network, data, length and masks are not from the paper. See also
@@ -24,6 +25,7 @@ def get_config(preset: str = "") -> ConfigDict:
     c.sparse.method = "static"
     c.sparse.sparsity = 0.95
     c.sparse.distribution = "erk"
+    c.sparse.prunable = ("*kernel", "!head/kernel")
     if preset != "baseline":
         tost_mnist.help_training(c)
     if preset == "quick":

@@ -50,7 +50,13 @@ def published(cell: Cell, name: str) -> float:
     return GAINS.get(name, 1.0) * (2 if cell.sparsity == 99 else 1)
 
 
+def planned(found: dict[str, Any]) -> dict[Cell, tuple[str, ...]]:
+    return {cell: tuple(entry) for cell, entry in found["cells"].items()}
+
+
 def judged(found: dict[str, Any]) -> dict[str, str]:
+    """Judges as if what is measured were all that was planned, unless said."""
+    found = {"planned": planned(found)} | found
     rows = claims_lib.judge(claims.CLAIMS, found, length=1.0)
     return {one.claim.name: one.verdict for one in rows}
 
@@ -85,7 +91,9 @@ def test_seeds_that_never_learned_are_compared_by_permutations() -> None:
         entry["smoothing"]["accuracy"][0] = 11.0
     (row,) = [
         one
-        for one in claims_lib.judge(claims.CLAIMS, found, length=1.0)
+        for one in claims_lib.judge(
+            claims.CLAIMS, found | {"planned": planned(found)}, length=1.0
+        )
         if one.claim.name == "label smoothing helps"
     ]
     assert row.verdict == "unclear"
@@ -132,6 +140,17 @@ def test_one_sparsity_and_no_dense_network_leave_two_claims_open() -> None:
     verdict = judged(found)
     open_ = {name for name, word in verdict.items() if word == "not measured"}
     assert open_ == {"more at higher sparsity", "sparse networks need them"}
+
+
+def test_means_over_a_part_of_the_planned_cells_are_not_judged() -> None:
+    found = invented(published)
+    found["planned"] = planned(found)
+    del found["cells"][Cell("snip", 99)]["skips"]
+    verdict = judged(found)
+    open_ = {name for name, word in verdict.items() if word == "not measured"}
+    assert open_ == {"ghost skips help", "more together than alone"}
+    del found["cells"][Cell("random", 95)]
+    assert set(judged(found).values()) == {"not measured"}
 
 
 def by_run(found: dict[str, Any]) -> dict[str, Any]:

@@ -86,6 +86,28 @@ def test_all_techniques_are_those_that_are_tried_alone() -> None:
     assert variants.GRIDS["cpu"]["mlp"].sparsities == (95, 98, 99)
 
 
+def test_masks_of_cifar16_keep_as_many_weights_whatever_their_kind() -> None:
+    """In the last layer all of them, as tickets do, and the same of the others."""
+    kept: dict[int, set[int]] = {}
+    for run in tost.STUDY.all_runs("cifar16"):
+        _, mask, at, *variant = run.name.split("_")
+        if variant != ["none"] or mask in ("dense", "tickets"):
+            continue
+        c = read(run)
+        assert c.sparse.prunable == ("*kernel", "!head/kernel")
+        erk = mask == "random"  # scores compete over all layers
+        assert c.sparse.distribution == ("erk" if erk else "global")
+        kept.setdefault(int(at), set()).add(c.sparse.sparsity)
+    assert kept == {90: {0.9}, 95: {0.95}, 98: {0.98}}
+    (pruning,) = [
+        read(one)
+        for one in tost.STUDY.all_runs("cifar16")
+        if one.name == "resnet8_pruning_98"
+    ]
+    assert pruning.lottery.exclude == ("head/kernel",)
+    assert (1 - pruning.lottery.fraction) ** 4 == pytest.approx(0.02)
+
+
 def test_accuracies_are_those_recorded(whole: Path, found: dict[str, Any]) -> None:
     for cell, entry in found["cells"].items():
         for name, arm in entry.items():

@@ -160,10 +160,14 @@ def _cifar16() -> list[Run]:
     fields["rigl_inverted_plus"] = fields["rigl_plus"] | {"sparse.grow": "inverted"}
     kept = {name: (0, 100, 101, 1000, 1001) for name in ("rigl", "rigl_plus", "set")}
     kept |= {"prune": (0, 150)}
-    same = {"warm_start.replicate": None, "seeds.init": 0}
+    own_mask = {"warm_start.replicate": None}
+    # Weights that are read do not depend on a seed; weights that are drawn must not be
+    # those that were pruned.
+    read_weights = own_mask | {"seeds.init": 0}
     listed = []
     for name, own in fields.items():
         steps = {"analysis.save_at": tuple(f"{s}step" for s in kept.get(name, (0,)))}
+        same = read_weights if "warm_start.weights" in own else own_mask
         started = {} if "warm_start.run" not in own else own | same
         part = 1 if name in _FIRST else 2
         listed.append(

@@ -48,16 +48,24 @@ def gains(found: Found, variant: str) -> Gains:
       variant: a variant with techniques.
 
     Raises:
-      NotMeasured: if no cell has it.
+      NotMeasured: if no cell has it, or a cell that should have it is not measured: a
+        mean over other masks than planned says something else.
     """
-    each = {
-        cell: gain(entry, variant)
-        for cell, entry in found["cells"].items()
-        if cell.sparsity and {variant, "none"} <= entry.keys()
-    }
-    if not each:
-        raise NotMeasured(f"{variant} is not measured")
-    return each
+    planned = _planned(found, variant)
+    cells = found["cells"]
+    missing = [c for c in planned if not {variant, "none"} <= cells.get(c, {}).keys()]
+    if missing or not planned:
+        raise NotMeasured(f"{variant} is not measured in {missing}")
+    return {cell: gain(cells[cell], variant) for cell in planned}
+
+
+def _planned(found: Found, variant: str) -> list[Cell]:
+    """Lists the sparse cells that have a variant, measured or not."""
+    return [
+        cell
+        for cell, names in found["planned"].items()
+        if cell.sparsity and variant in names
+    ]
 
 
 def _mean(each: Gains, **fixed: str | int) -> np.ndarray:
@@ -106,20 +114,16 @@ def _grows(found: Found) -> Effect:
 
 
 def _more_together(found: Found) -> Effect:
+    planned = found["planned"]
     cells = {
-        cell
-        for cell, entry in found["cells"].items()
-        if cell.sparsity
-        and {"none", "all", *TECHNIQUES} & entry.keys() > {"none", "all"}
-    }
-    if not cells:
+        cell for name in TECHNIQUES for cell in _planned(found, name)
+    }.intersection(_planned(found, "all"))
+    names = [n for n in TECHNIQUES if all(n in planned[cell] for cell in cells)]
+    if not cells or not names:
         raise NotMeasured("no single technique")
-    names = [n for n in TECHNIQUES if all(n in found["cells"][c] for c in cells)]
-    alone = {
-        name: np.mean([gain(found["cells"][cell], name) for cell in cells], axis=0)
-        for name in names
-    }
-    together = np.mean([gain(found["cells"][cell], "all") for cell in cells], axis=0)
+    of = {name: gains(found, name) for name in ("all", *names)}
+    alone = {name: np.mean([of[name][c] for c in cells], axis=0) for name in names}
+    together = np.mean([of["all"][cell] for cell in cells], axis=0)
     best = max(alone, key=lambda name: alone[name].mean())
     words = f"all {spread(together)}, {LABELS[best]} {spread(alone[best])}"
     exact = _dead(found, "all", best)

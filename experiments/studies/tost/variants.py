@@ -11,7 +11,8 @@ Scale `quick` trains 300 updates with 2 seeds. `cpu` has 5 seeds on MNIST: LeNet
 for 4,690 updates (10 epochs) and LeNet-5, which has convolutions and so ghost skips,
 for 2,345; the paper does not train on MNIST. `full` has LeNet-5 for 4,690 updates too,
 and ResNet-32 on CIFAR-10 for the published 182 epochs with 3 seeds: for a GPU.
-`cifar16` has ResNet-8 on CIFAR-10 at 16x16 pixels with 5 seeds: no technique and all of
+`cifar16` has ResNet-8 on CIFAR-10 at 16x16 pixels with 5 seeds, where random masks have
+Erdos-Renyi-Kernel layers, and scores compete over all layers: no technique and all of
 them in part 1, single techniques at 95 % in part 2; the levels of its tickets prune
 more at once, from one dense network.
 """
@@ -104,8 +105,17 @@ class Grid(NamedTuple):
 # Fields of the section "sparse" that choose each mask.
 MASKS: dict[str, dict[str, Any]] = {
     "random": {"pai_score": "random"},
-    "snip": {"pai_score": "snip", "score_batches": 40, "score_batch_size": 125},
-    "synflow": {"pai_score": "synflow", "score_iterations": 100},
+    "snip": {
+        "pai_score": "snip",
+        "score_batches": 40,
+        "score_batch_size": 125,
+        "distribution": "global",
+    },
+    "synflow": {
+        "pai_score": "synflow",
+        "score_iterations": 100,
+        "distribution": "global",
+    },
 }
 # Fields that enable each technique.
 TECHNIQUES: dict[str, dict[str, Any]] = {
@@ -329,7 +339,8 @@ def arrange(setting: str, scale: str, measured: Mapping[str, Any]) -> dict[str, 
       measured: measurements by run, without the name of the setting.
 
     Returns:
-      "cells", by cell and variant the measurements.
+      "cells", by cell and variant the measurements; and "planned", by cell the names of
+      all its variants, measured or not.
     """
     grid, found = GRIDS[scale][setting], {}
     for cell in cells(grid):
@@ -337,4 +348,5 @@ def arrange(setting: str, scale: str, measured: Mapping[str, Any]) -> dict[str, 
         there = {v: measured[name] for v, name in names.items() if name in measured}
         if there:
             found[cell] = there
-    return {"cells": found}
+    planned = {cell: tuple(of_cell(grid, cell)) for cell in cells(grid)}
+    return {"cells": found, "planned": planned}
