@@ -105,17 +105,8 @@ class Grid(NamedTuple):
 # Fields of the section "sparse" that choose each mask.
 MASKS: dict[str, dict[str, Any]] = {
     "random": {"pai_score": "random"},
-    "snip": {
-        "pai_score": "snip",
-        "score_batches": 40,
-        "score_batch_size": 125,
-        "distribution": "global",
-    },
-    "synflow": {
-        "pai_score": "synflow",
-        "score_iterations": 100,
-        "distribution": "global",
-    },
+    "snip": {"pai_score": "snip", "score_batches": 40, "score_batch_size": 125},
+    "synflow": {"pai_score": "synflow", "score_iterations": 100},
 }
 # Fields that enable each technique.
 TECHNIQUES: dict[str, dict[str, Any]] = {
@@ -327,6 +318,8 @@ def _mask(grid: Grid, cell: Cell, setting: str, scale: str) -> dict[str, Any]:
             "warm_start.masks": stages.level_end(count, levels=count),
         }
     own = {f"sparse.{name}": value for name, value in MASKS[cell.mask].items()}
+    if cell.mask != "random":
+        own["sparse.distribution"] = "global"  # scores compete over all layers
     return own | {"sparse.sparsity": cell.sparsity / 100}
 
 
