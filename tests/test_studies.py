@@ -406,7 +406,9 @@ def test_a_page_names_the_runs_that_are_not_measured(tmp_path: Path) -> None:
     lines = page.with_name("mnist.md").read_text().split("\n")
     assert lines[2:5:2] == [
         "One line.",
-        "Of 3 runs of this setting, 2 are measured. Not measured: `mnist_a`.",
+        "Of 3 runs of this setting, 2 are measured. With the others, verdicts may "
+        "change, since p-values are corrected over all claims that can be judged. Not "
+        "measured: `mnist_a`.",
     ]
     records.save(records.path_of(tmp_path, tasks[0].run), record_of(tasks[0]))
     page = study.report("quick", tmp_path, tmp_path / "page3")

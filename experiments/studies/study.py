@@ -118,6 +118,8 @@ def _about_missing(names: Sequence[str], total: int) -> list[str]:
     if not names:
         return []
     return [
-        f"Of {total} runs of this setting, {total - len(names)} are measured. Not "
-        f"measured: {', '.join(f'`{name}`' for name in names)}."
+        f"Of {total} runs of this setting, {total - len(names)} are measured. With "
+        "the others, verdicts may change, since p-values are corrected over all claims "
+        "that can be judged. Not measured: "
+        f"{', '.join(f'`{name}`' for name in names)}."
     ]

@@ -25,8 +25,8 @@ CAPTIONS = {
         "they start."
     ),
     "rounds": (
-        "Test accuracy of tickets rewound to initialization and of the same masks with "
-        "new weights, by the weights remaining."
+        "Test accuracy of tickets and of the same masks with new weights, by the "
+        "weights remaining."
     ),
     "stability": (
         "Instability of rounds, and rise of the test error between a round and the one "

@@ -59,7 +59,8 @@ ABOUT = {
     ),
     "cifar16": (
         " Only dense networks and tickets of updates 0 and 150, without copies, had "
-        "been seen."
+        "been seen, and of one seed a reinitialized ticket and one with its masks "
+        "shuffled within layers."
     ),
 }
 
