@@ -5,8 +5,7 @@ Any Mask, 2022, arXiv:2206.12755, in the small setting of `dense_cifar16.py`: so
 activations and ghost skips that are annealed away by half of training, initial weights
 rescaled by 180 updates of GradInit, and label smoothing of 0.1 over the other classes
 in all of training. Masks are random, at 95 % with Erdos-Renyi-Kernel layers, of all
-layers but the last.
-`:baseline` has none of these techniques.
+layers but the last. `:baseline` has none of these techniques.
 
 Deviations: network, data, length and masks are not from the paper. See also
 `tost_cifar.py`.

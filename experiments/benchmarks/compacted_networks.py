@@ -79,24 +79,18 @@ class Network(NamedTuple):
 
 NETWORKS = {
     "LeNet-300-100, ticket of level 18, 500 steps a level": Network(_ticket),
-    "ResNet-8 at 16x16, ticket of level 4, 400 steps a level": (
-        Network(_residual_ticket, 4)
-    ),
-    "ResNet-8 at 16x16, ticket of level 5, 400 steps a level": (
-        Network(_residual_ticket, 5)
-    ),
-    "ResNet-8 at 16x16, ticket of level 7, 400 steps a level": (
-        Network(_residual_ticket, 7)
-    ),
-    "ResNet-8 at 16x16, GMP to 90 %, 400 steps": (
-        Network(functools.partial(_gradual, 0.9))
-    ),
-    "ResNet-8 at 16x16, GMP to 95 %, 400 steps": (
-        Network(functools.partial(_gradual, 0.95))
-    ),
-    "ResNet-8 at 16x16, GMP to 98 %, 400 steps": (
-        Network(functools.partial(_gradual, 0.98))
-    ),
+    **{
+        f"ResNet-8 at 16x16, ticket of level {level}, 400 steps a level": Network(
+            _residual_ticket, level
+        )
+        for level in (4, 5, 7)
+    },
+    **{
+        f"ResNet-8 at 16x16, GMP to {sparsity:.0%}, 400 steps".replace("%", " %"): (
+            Network(functools.partial(_gradual, sparsity))
+        )
+        for sparsity in (0.9, 0.95, 0.98)
+    },
     "LeNet-300-100, RigL with constant fan-in at 98 %, 1,000 steps": Network(_fan_in),
     "ResNet-8 at 16x16, half of the coupled channels at initialization, 400 steps": (
         Network(_channels)

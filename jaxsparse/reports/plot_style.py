@@ -47,6 +47,7 @@ STYLES = (
     Style("#56B4E9", "P", (0, (2, 2))),
     Style("#8C6D31", "<", (0, (6, 1, 1, 1))),
     Style("#7A7A00", "*", (0, (4, 4))),
+    Style("#7B4FA3", ">", (0, (1, 3))),
 )
 GREY = "#777777"
 STEP = "step (optimizer updates)"
@@ -79,7 +80,7 @@ def styles(labels: Sequence[str], *, ordered: bool = False) -> dict[str, Style]:
     Args:
       labels: distinct labels of lines.
       ordered: whether the labels have an order, which is shown by shades from dark to
-        light. Without an order, up to 81 styles differ.
+        light. Without an order, up to 100 styles differ.
 
     Returns:
       The styles by label.

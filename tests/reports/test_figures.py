@@ -69,7 +69,7 @@ def test_a_collapse_gets_a_second_panel(make_run, make_record):
 
 def test_styles_differ_without_color():
     looks = {(style.marker, str(style.dash)) for style in plot_style.STYLES}
-    assert len(looks) == len(plot_style.STYLES) >= len(tables.VARIANTS)
+    assert len(looks) == len(plot_style.STYLES) > len(tables.VARIANTS)
 
 
 def test_early_stop_steps(run):

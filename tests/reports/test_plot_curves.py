@@ -209,10 +209,10 @@ def test_labels_with_an_order_are_shades():
 
 
 def test_many_styles_differ():
-    names = [f"label {i}" for i in range(81)]
+    names = [f"label {i}" for i in range(100)]
     looks = {(s.color, s.marker) for s in plot_style.styles(names).values()}
-    assert len(looks) == 81
-    few = plot_style.styles(names[:9]).values()
+    assert len(looks) == 100
+    few = plot_style.styles(names[:10]).values()
     assert list(few) == list(plot_style.STYLES)
 
 
