@@ -20,26 +20,27 @@ GAINS = {"activation": 0.3, "rescaling": 0.4, "smoothing": 0.2, "skips": 0.1}
 def invented(gain: Callable[[Cell, str], float]) -> dict[str, Any]:
     """Findings of three seeds; `gain` of a cell and an arm in points."""
 
-    def arm(value: float, shift: float) -> dict[str, Any]:
+    def arm(value: float, shift: float, base: float) -> dict[str, Any]:
         # Larger gains vary more, so that differences are not all the same.
-        own = SEEDS * (1 + shift + value / 5)
+        own = SEEDS * (1 + shift + value / 5 + base / 100)
         return {
-            "accuracy": (90 + value + own).tolist(),
+            "accuracy": (base + value + own).tolist(),
             "kept": 10,
             "total": 100,
             "effective_params": [10] * 3,
             "layers": {},
             "steps": 100,
             "epochs": 1.0,
-            "curve": ([0, 100], [[10.0, 90 + value]] * 3),
+            "curve": ([0, 100], [[10.0, base + value]] * 3),
         }
 
     cells = [Cell("dense", 0)]
     cells += [Cell(mask, at) for mask in ("random", "snip") for at in (95, 99)]
     found: dict[str, Any] = {"cells": {}}
     for cell in cells:
-        own = {"none": arm(0.0, 0.0)}
-        own |= {name: arm(gain(cell, name), 0.1) for name in (*GAINS, "all")}
+        base = 90.0 if cell.sparsity else 95.0
+        own = {"none": arm(0.0, 0.0, base)}
+        own |= {name: arm(gain(cell, name), 0.1, base) for name in (*GAINS, "all")}
         found["cells"][cell] = own
     return found
 
@@ -66,6 +67,9 @@ def test_what_is_published_is_reproduced() -> None:
     assert set(verdict.values()) == {"reproduced"}, verdict
 
 
+OF_GAINS = {"more at higher sparsity", "more together than alone"}
+
+
 def test_the_opposite_is_contradicted() -> None:
     def opposite(cell: Cell, name: str) -> float:
         if cell.sparsity == 0:
@@ -73,7 +77,33 @@ def test_the_opposite_is_contradicted() -> None:
         return -published(cell, name)
 
     verdict = judged(invented(opposite))
-    assert set(verdict.values()) == {"contradicted"}, verdict
+    # Without a gain, nothing can grow with sparsity, or be more than that of each.
+    absent = {name for name, word in verdict.items() if word == "premise absent"}
+    assert absent == OF_GAINS
+    assert {verdict[name] for name in verdict.keys() - absent} == {"contradicted"}
+
+
+def test_gains_that_fall_and_do_not_add_up_are_contradicted() -> None:
+    def gain(cell: Cell, name: str) -> float:
+        if cell.sparsity == 0:
+            return 3.0
+        own = 2.0 if name in ("rescaling", "smoothing") else 0.5
+        return own * (1 if cell.sparsity == 99 else 2)
+
+    verdict = judged(invented(gain))
+    against = OF_GAINS | {"sparse networks need them"}
+    assert {verdict.pop(name) for name in against} == {"contradicted"}
+    assert set(verdict.values()) == {"reproduced"}
+
+
+def test_as_good_as_dense_leaves_no_room() -> None:
+    found = invented(published)
+    for cell, entry in found["cells"].items():
+        for arm in entry.values():
+            arm["accuracy"] = [a - 8.0 * (not cell.sparsity) for a in arm["accuracy"]]
+    verdict = judged(found)
+    assert verdict.pop("sparse networks need them") == "premise absent"
+    assert set(verdict.values()) == {"reproduced"}
 
 
 def test_one_mask_that_techniques_hurt_is_enough() -> None:
@@ -106,6 +136,18 @@ def test_a_best_technique_as_good_as_all_leaves_nothing_to_the_others() -> None:
 
     found = judged(invented(gain))
     assert found["more together than alone"] != "reproduced"
+
+
+def test_dead_seeds_of_other_cells_change_nothing() -> None:
+    found = invented(published)
+    found["cells"][Cell("snip", 95)]["all"]["accuracy"][0] = 11.0
+    rows = claims_lib.judge(
+        claims.CLAIMS, found | {"planned": planned(found)}, length=1.0
+    )
+    p = {one.claim.name: one.effect.p * 8 for one in rows if one.effect}
+    exact = {name for name, value in p.items() if value == round(value)}
+    assert "together, with any mask" in exact
+    assert not exact & {"soft activations help", "label smoothing helps"}
 
 
 def test_gains_that_are_all_over_the_place_are_unclear() -> None:
