@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from experiments import studies
 from experiments.studies import claims, effects
@@ -89,6 +90,53 @@ def test_thresholds_are_amended_where_runs_had_been_seen() -> None:
         else:
             assert words == ["before", "before"]
             assert about == "All thresholds were written before any run of this scale."
+
+
+def test_thresholds_that_changed_later_at_a_scale_are_said_to() -> None:
+    changed = claim("changed", of(0.5, 0.5))._replace(seen=("cifar16",))
+    both = [claim("first", of(0.5, 0.5)), changed]
+    words = [one.written for one in claims.at_scale(both, "cifar16")]
+    assert words == ["before", "after"]
+    assert "changed when some had been seen" in claims.about_thresholds(both, "cifar16")
+    assert [one.written for one in claims.at_scale(both, "full")] == ["before"] * 2
+    assert "All thresholds" in claims.about_thresholds(both, "full")
+
+
+@pytest.mark.parametrize(("holds", "word"), [(True, "reproduced"), (False, "absent")])
+def test_facts_are_premises(holds: bool, word: str) -> None:
+    known = claim("a", of(0.01, 0.99), lambda found: claims.fact(holds, "BatchNorm"))
+    (judged,) = claims.judge([known], {}, length=1)
+    assert word in judged.verdict
+    assert "(BatchNorm)" in judged.premises
+
+
+def test_a_page_of_effects_has_the_power_of_holms_method() -> None:
+    """Of ten equal effects, each must reach the level of the one that is left."""
+    random, pages, claims_a_page = np.random.default_rng(1), 100, 10
+    mean, n = 3.0, 5
+    count = 0
+    for _ in range(pages):
+        values = mean + random.normal(size=(claims_a_page, n))
+        made = [claim("", lambda f, v=v: effects.above(v)) for v in values]
+        count += verdicts(*made).count("reproduced")
+    # Bonferroni's correction, which Holm's is at least as powerful as.
+    critical = stats.t.ppf(1 - 0.05 / claims_a_page, n - 1)
+    least = stats.nct.sf(critical, n - 1, mean * np.sqrt(n))
+    error = np.sqrt(least * (1 - least) / (pages * claims_a_page))
+    assert least > 0.7
+    assert count / (pages * claims_a_page) > least - 3 * error
+
+
+def test_a_premise_that_is_absent_gates_at_its_level() -> None:
+    """Where a premise is false, it is taken for present in one of twenty settings."""
+    random, draws = np.random.default_rng(2), 2000
+    made = []
+    for values in random.normal(size=(draws, 5)):
+        premise = Premise("", lambda found, v=values: effects.above(v))
+        made.append(Claim("", "", "", "", of(0.001, 0.999), (premise,)))
+    judged = [claims.judge([one], {}, length=1)[0] for one in made]
+    shown = np.mean([one.verdict == "reproduced" for one in judged])
+    assert shown <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / draws)
 
 
 def test_on_a_page_without_effects_few_pages_have_a_verdict() -> None:

@@ -47,6 +47,34 @@ def test_the_stronger_of_two_correlations() -> None:
     assert correlations.stronger_correlation(-near, far, y).p < 0.01
 
 
+def test_nested_variants_are_drawn_together() -> None:
+    """Three blocks cannot show what nine independent variants would."""
+    random = np.random.default_rng(7)
+    y = np.repeat(random.normal(size=(4, 3)), 3, axis=1)
+    y = y + 0.01 * random.normal(size=y.shape)
+    near, far = y + 0.3 * random.normal(size=y.shape), random.normal(size=y.shape)
+    blocks = [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    alone = correlations.stronger_correlation(near, far, y)
+    nested = correlations.stronger_correlation(near, far, y, blocks=blocks)
+    assert (alone.n, nested.n) == (9, 3)
+    assert nested.estimate == alone.estimate
+    assert nested.p > alone.p
+    # Every variant a block of its own is the default.
+    each = correlations.stronger_correlation(near, far, y, blocks=range(9))
+    assert each == alone
+
+
+def test_correlations_of_noise_are_shown_in_one_of_twenty() -> None:
+    random, draws = np.random.default_rng(9), 50
+    found = [
+        correlations.rank_correlation(*random.normal(size=(2, 3, 6)))
+        for _ in range(draws)
+    ]
+    most = 0.05 + 3 * np.sqrt(0.05 * 0.95 / draws)
+    assert np.mean([effect.p < 0.05 for effect in found]) <= most
+    assert np.mean([effect.p_against < 0.05 for effect in found]) <= most
+
+
 def test_constant_measures_are_not_correlated() -> None:
     effect = correlations.rank_correlation(
         np.ones((2, 5)), np.arange(10.0).reshape(2, 5)

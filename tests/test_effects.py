@@ -77,6 +77,38 @@ def test_where_nothing_is_at_most_one_in_twenty_is_shown_or_refuted() -> None:
     assert np.mean([e.p_against < 0.05 for e in found]) <= FALSE_POSITIVES
 
 
+@pytest.mark.parametrize("exact", [False, True])
+def test_two_groups_that_do_not_differ_are_told_apart_in_one_of_twenty(
+    exact: bool,
+) -> None:
+    count = 100 if exact else 500  # all 252 exchanges each
+    pairs = zip(draws(0.0)[:count], draws(0.0, seed=1)[:count], strict=True)
+    found = [effects.higher(a, b, exact=exact) for a, b in pairs]
+    most = 0.05 + 3 * np.sqrt(0.05 * 0.95 / count)
+    assert np.mean([e.p < 0.05 for e in found]) <= most
+    assert np.mean([e.p_against < 0.05 for e in found]) <= most
+
+
+def test_signs_of_noise_are_shown_in_one_of_twenty() -> None:
+    count = 200
+    found = [effects.above(values, exact=True) for values in draws(0.0, 8)[:count]]
+    most = 0.05 + 3 * np.sqrt(0.05 * 0.95 / count)
+    assert np.mean([e.p < 0.05 for e in found]) <= most
+    assert np.mean([e.p_against < 0.05 for e in found]) <= most
+
+
+def test_groups_are_told_apart_at_the_power_of_the_t_test() -> None:
+    mean, n = 2.0, 5
+    critical = stats.t.ppf(0.95, 2 * n - 2)
+    power = stats.nct.sf(critical, 2 * n - 2, mean * np.sqrt(n / 2))
+    count = 500
+    pairs = zip(draws(mean)[:count], draws(0.0, seed=1)[:count], strict=True)
+    found = np.mean([effects.higher(a, b).p < 0.05 for a, b in pairs])
+    # Welch's test has fewer degrees of freedom than the power is computed with.
+    error = 3 * np.sqrt(power * (1 - power) / count)
+    assert power - 0.05 - error < found < power + error
+
+
 def test_effects_are_found_at_the_power_of_the_t_test() -> None:
     mean, n = 1.5, 5
     critical = stats.t.ppf(0.95, n - 1)

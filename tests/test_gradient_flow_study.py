@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from experiments.studies import claims as claims_lib
-from experiments.studies import driver, gradient_flow
+from experiments.studies import driver, effects, gradient_flow
 from experiments.studies.driver import Places, Task
 from experiments.studies.gradient_flow import claims, evidence, published, variants
 from experiments.studies.runs import read
@@ -113,6 +113,7 @@ def findings() -> dict[str, Any]:
             }
         },
         "steps": LENGTH,
+        "has_norm": False,
     }
     found["orders"] = {name: [m] for name, m in found["predictions"].items()}
     return found
@@ -172,6 +173,27 @@ def test_the_opposite_is_contradicted_or_has_no_premise() -> None:
     # With three seeds, half of the sign of p is not enough.
     assert words.pop("new descent directions") in ("contradicted", "unclear")
     assert set(words.values()) == {"contradicted"}, words
+
+
+def test_networks_with_batch_norm_show_no_flow_at_initialization() -> None:
+    words = verdicts(findings() | {"has_norm": True})
+    assert words.pop("flow at initialization") == "premise absent"
+    assert "premise absent" not in words.values()
+
+
+def test_tickets_that_begin_with_less_flow_are_not_about_equal() -> None:
+    found = findings()
+    found["starts"]["lt"] = near(0.01)
+    assert verdicts(found)["tickets do not flow"] == "contradicted"
+
+
+def test_seeds_share_masks_and_orders_so_that_accuracies_are_paired() -> None:
+    found = findings()
+    shared = 90 + 3 * random.standard_normal(5)
+    for name, above in (("rigl", 0.3), ("scratch", 0.0)):
+        values = shared + above + 0.05 * random.standard_normal(5)
+        found["predictions"][name]["accuracy"] = values.tolist()
+    assert verdicts(found)["dynamic training helps"] == "reproduced"
 
 
 def test_without_a_barrier_from_scratch_a_premise_is_absent() -> None:
@@ -365,11 +387,11 @@ def test_variants_of_records_with_and_without_seeds_are_compared() -> None:
     ours, theirs = found["predictions"]["rigl"], found["predictions"]["scratch"]
     values = np.asarray(theirs["accuracy"])
     old = {"summary": [values.mean(), values.std(ddof=1), len(values)]}
-    both = found | {"predictions": {"rigl": ours, "scratch": theirs}}
     mixed = found | {"predictions": {"rigl": ours, "scratch": old}}
-    compare = evidence.higher("rigl", "scratch")
-    assert compare(mixed).p == pytest.approx(compare(both).p)
-    assert compare(mixed).interval == pytest.approx(compare(both).interval)
+    welch = effects.higher(np.asarray(ours["accuracy"]), values)
+    effect = evidence.higher("rigl", "scratch")(mixed)
+    assert effect.p == pytest.approx(welch.p)
+    assert effect.interval == pytest.approx(welch.interval)
 
 
 @pytest.mark.campaign

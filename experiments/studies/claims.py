@@ -34,7 +34,8 @@ VERDICTS = (REPRODUCED, CONTRADICTED, UNCLEAR, ABSENT, NOT_MEASURED)
 SHORT_MARK = " (short)"  # after the verdict in tables
 BEFORE, AMENDED, AFTER = "before", "amended", "after"
 # Scales with runs that had been seen when all thresholds were rewritten, to treat both
-# directions alike. Runs of the other scales began later.
+# directions alike. Runs of the other scales began later; a claim names those whose runs
+# had been seen when its threshold was last changed.
 SEEN = ("quick", "cpu")
 
 
@@ -68,6 +69,8 @@ class Claim(NamedTuple):
       written: when the threshold was first written: `BEFORE` there were runs to
         compare, or `AFTER` the first measurement. `at_scale` puts what holds for the
         runs of a scale in its place.
+      seen: scales, other than those of `SEEN`, whose runs had been seen when the
+        threshold was last changed.
     """
 
     name: str
@@ -77,6 +80,7 @@ class Claim(NamedTuple):
     evaluate: Callable[[Found], Effect]
     premises: tuple[Premise, ...] = ()
     written: str = BEFORE
+    seen: tuple[str, ...] = ()
 
 
 class Judged(NamedTuple):
@@ -107,11 +111,15 @@ def at_scale(claims: Sequence[Claim], scale: str) -> list[Claim]:
       scale: one of `studies.SCALES`.
 
     Returns:
-      The claims. Their `written` is `AMENDED` or `AFTER` for a scale of `SEEN`, and
-      `BEFORE` for all others.
+      The claims. Their `written` is `AMENDED` or `AFTER` for a scale of `SEEN`; for
+      the others `AFTER` where they name the scale in `seen`, and otherwise `BEFORE`.
     """
-    seen = {BEFORE: AMENDED, AFTER: AFTER} if scale in SEEN else {}
-    return [one._replace(written=seen.get(one.written, BEFORE)) for one in claims]
+    if scale in SEEN:
+        words = {BEFORE: AMENDED, AFTER: AFTER}
+        return [one._replace(written=words[one.written]) for one in claims]
+    return [
+        one._replace(written=AFTER if scale in one.seen else BEFORE) for one in claims
+    ]
 
 
 def about_thresholds(claims: Sequence[Claim], scale: str) -> str:
@@ -121,9 +129,14 @@ def about_thresholds(claims: Sequence[Claim], scale: str) -> str:
       claims: the claims of a study.
       scale: one of `studies.SCALES`.
     """
+    late = any(one.written == AFTER for one in at_scale(claims, scale))
     if scale not in SEEN:
-        return "All thresholds were written before any run of this scale."
-    late = any(one.written == AFTER for one in claims)
+        if not late:
+            return "All thresholds were written before any run of this scale."
+        return (
+            "Thresholds were written before any run of this scale, or changed when "
+            "some had been seen, where the table says *after*."
+        )
     first = "before there were runs to compare" + (
         ", or after the first measurement where the table says so" if late else ""
     )
@@ -222,6 +235,16 @@ def row(judged: Judged) -> dict[str, Any]:
         "p_against": effect.p_against if effect else "",
         "p_against_holm": holm[1],
     }
+
+
+def fact(holds: bool, words: str) -> Effect:
+    """Returns what is known of a setting, not measured, as an effect for premises.
+
+    Args:
+      holds: whether the premise is present.
+      words: what is known.
+    """
+    return Effect(float(holds), None, float(not holds), float(holds), 0, words)
 
 
 def entries(part: Found, *names: str) -> list[Any]:

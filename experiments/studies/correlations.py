@@ -66,26 +66,40 @@ def stronger_correlation(
     one: Float[np.ndarray, "seeds variants"],
     other: Float[np.ndarray, "seeds variants"],
     y: Float[np.ndarray, "seeds variants"],
+    *,
+    blocks: Sequence[int] | None = None,
 ) -> Effect:
     """Tests whether one measure is correlated with a third more strongly than another.
 
-    The absolute values of the mean coefficients are compared by a bootstrap over
-    variants, which keeps the dependence of the two.
+    The absolute values of the mean coefficients are compared by a bootstrap over blocks
+    of variants, which keeps the dependence of the two.
 
     Args:
       one: the measure of every seed and variant that should be more correlated.
       other: the other measure.
       y: the measure both are correlated with.
+      blocks: for each variant the number of its block, as in `rank_correlation`. Blocks
+        are drawn as a whole.
+
+    Returns:
+      The effect; n is the number of blocks.
     """
     arrays = [np.atleast_2d(each) for each in (one, other, y)]
     variants = arrays[0].shape[1]
+    blocks = np.arange(variants) if blocks is None else np.asarray(blocks)
+    members = [np.flatnonzero(blocks == name) for name in np.unique(blocks)]
 
     def gaps(chosen: Int[np.ndarray, "r variants"]) -> Float[np.ndarray, "r"]:
         a, b, c = (stats.rankdata(each[:, chosen], axis=-1) for each in arrays)
         return np.abs(_mean_correlation(a, c)) - np.abs(_mean_correlation(b, c))
 
     random = np.random.default_rng(0)
-    drawn = gaps(random.integers(variants, size=(RESAMPLES, variants)))
+    draws = random.integers(len(members), size=(RESAMPLES, len(members)))
+    by_size: dict[int, list[np.ndarray]] = {}
+    for draw in draws:
+        chosen = np.concatenate([members[i] for i in draw])
+        by_size.setdefault(len(chosen), []).append(chosen)
+    drawn = np.concatenate([gaps(np.stack(each)) for each in by_size.values()])
     low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     p, against = (
         float((1 + np.sum(which)) / (1 + RESAMPLES))
@@ -93,7 +107,8 @@ def stronger_correlation(
     )
     observed = float(gaps(np.arange(variants)[None])[0])
     words = f"{observed:+.2f} in absolute value"
-    return Effect(observed, (float(low), float(high)), p, against, variants, words)
+    n = len(members)
+    return Effect(observed, (float(low), float(high)), p, against, n, words)
 
 
 def _mean_correlation(

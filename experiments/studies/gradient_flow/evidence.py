@@ -11,6 +11,7 @@ from experiments.studies.claims import (
     Premise,
     are_dead,
     entries,
+    fact,
 )
 from experiments.studies.effects import Effect, spread
 from experiments.studies.gradient_flow import curvature
@@ -21,15 +22,16 @@ EARLY = 0.25  # of training: mask updates that are compared
 CHANCE = 10.0  # percent, of ten classes
 
 
-def higher(
-    better: str, worse: str, *, paired: bool = False
-) -> Callable[[Found], Effect]:
-    """Compares the accuracies of two variants.
+def higher(better: str, worse: str) -> Callable[[Found], Effect]:
+    """Compares the accuracies of two variants, seed by seed.
+
+    Seeds of the same number share the order of the data, and at `cifar16` the mask if
+    both variants start from the pruning run. Where only means and deviations are known,
+    or numbers of seeds differ, seeds are compared as if independent.
 
     Args:
       better: the variant that should be more accurate.
       worse: the other one.
-      paired: whether seeds of the two share masks or initial weights.
     """
 
     def evaluate(found: Found) -> Effect:
@@ -38,7 +40,7 @@ def higher(
             return effects.higher_by_summary(*map(summary, pair))
         a, b = (np.asarray(one["accuracy"]) for one in pair)
         exact = are_dead(np.concatenate([a, b]), CHANCE)
-        if not (paired and len(a) == len(b)):
+        if len(a) != len(b):
             return effects.higher(a, b, exact=exact)
         words = f"{spread(a)} against {spread(b)}"
         return effects.above(a - b, exact=exact).said(words)
@@ -132,16 +134,27 @@ def _gains(orders: list[Found]) -> np.ndarray:
     return effects.pseudo_values(orders[0]["ensemble"], orders[0]["ensemble_without"])
 
 
+def has_no_norm(found: Found) -> Effect:
+    """Whether the network is without normalization, which undoes the scale of weights.
+
+    The gradient of weights before a normalization is inversely proportional to their
+    scale, so that an initialization with larger weights lowers it.
+    """
+    words = "BatchNorm" if found["has_norm"] else "none"
+    return fact(not found["has_norm"], words)
+
+
 def flows_at_start(
-    variant: str, base: str, *, times: float, less: bool = False
+    variant: str, base: str, *, times: float, equal: bool = False
 ) -> Callable[[Found], Effect]:
     """Compares gradient norms at initialization, each seed with a mask of its own.
 
     Args:
       variant: the variant whose norm is compared.
       base: the one it is divided by.
-      times: ratio of the norms.
-      less: whether the ratio should be below `times` in place of above.
+      times: ratio of the norms that must be exceeded.
+      equal: whether the ratio should instead be below `times` and above its reciprocal:
+        two one-sided tests.
     """
 
     def evaluate(found: Found) -> Effect:
@@ -150,8 +163,8 @@ def flows_at_start(
         words = (
             f"{spread(a, 3)} against {spread(b, 3)}, {np.exp(ratio.mean()):.1f} times"
         )
-        compare = effects.below if less else effects.above
-        return compare(ratio, np.log(times)).said(words)
+        compare = effects.within if equal else effects.above
+        return compare(ratio, float(np.log(times))).said(words)
 
     return evaluate
 

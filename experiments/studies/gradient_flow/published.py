@@ -48,6 +48,7 @@ INITIALIZED = {
     "rigl_plus": ("RigL", "sparsity-aware"),
 }
 
+NETWORKS = 5  # of each published mean
 LENET: dict[str, dict[str, Any]] = {
     "prune": {
         "published": [98.30, 0.23],

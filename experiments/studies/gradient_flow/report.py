@@ -19,8 +19,8 @@ Found = dict[str, Any]
 AGREES = 0.01  # relative error of Lanczos' method below which it agrees
 _ACCURACY = (
     "Mean ± sample standard deviation over n seeds. A difference is ours minus the "
-    "published mean, over the root of the sum of both squared deviations; the gain "
-    "that of the ensemble of all seeds over the mean of its members."
+    "published mean, in standard errors of the difference; the gain that of the "
+    "ensemble of all seeds over the mean of its members."
 )
 _INITIALIZATIONS = (
     "Test accuracy, mean ± sample standard deviation over n seeds, of variants that "
@@ -29,7 +29,8 @@ _INITIALIZATIONS = (
 _PREDICTIONS = (
     "Disagreement, as a fraction of the test set, and KL and JS divergence: mean ± "
     "sample standard deviation over pairs of n seeds. With the pruned solution: over "
-    "the seeds."
+    "the seeds. A difference from the published mean is in standard errors, of n "
+    "networks also for means over pairs."
 )
 _FLOW = (
     "Mean ± sample standard deviation over n seeds, before the update at a step: norm "

@@ -26,9 +26,8 @@ def variants_frame(setting: str, found: Found) -> pd.DataFrame:
 
     Returns:
       One row for each variant: `variant`, `label`, `n`, accuracies and their
-      differences in percent and percentage points, differences in standard deviations,
-      and fractions of the test set; columns ending in "_sd" are sample standard
-      deviations.
+      differences in percent and percentage points, differences in standard errors, and
+      fractions of the test set; columns ending in "_sd" are sample standard deviations.
     """
     theirs = published.PUBLISHED[setting]
     return pd.DataFrame(
@@ -57,7 +56,7 @@ def _variant(name: str, ours: Found, theirs: Found) -> dict[str, Any]:
     row = {"variant": name, "label": published.LABELS[name], "n": n}
     row |= _pair("accuracy_percent", pairs["accuracy"])
     row |= _pair("published_accuracy_percent", given["accuracy"])
-    row["difference"] = _difference(pairs["accuracy"], given["accuracy"])
+    row["difference"] = _difference(pairs["accuracy"], given["accuracy"], n)
     row["gain_points"] = ours.get("ensemble", np.nan)
     published_ensemble = theirs.get("published_ensemble", np.nan)
     row["published_ensemble_percent"] = published_ensemble
@@ -67,7 +66,7 @@ def _variant(name: str, ours: Found, theirs: Found) -> dict[str, Any]:
     row["with_pruned_n"] = with_pruned.count()
     row |= _pair("with_pruned", pairs["with_pruned"])
     for name in ("disagreement", "with_pruned"):
-        row[f"{name}_difference"] = _difference(pairs[name], given[name])
+        row[f"{name}_difference"] = _difference(pairs[name], given[name], n)
     row |= _pair("published_with_pruned", given["with_pruned"])
     return row | _pair("kl", pairs["kl"]) | _pair("js", pairs["js"])
 
@@ -81,12 +80,15 @@ def _pair(name: str, pair: Pair) -> dict[str, float]:
     return {name: mean, f"{name}_sd": sd}
 
 
-def _difference(ours: Pair, theirs: Pair) -> float:
-    """Returns ours minus the published mean, in units of both standard deviations."""
+def _difference(ours: Pair, theirs: Pair, n: int) -> float:
+    """Returns ours minus the published mean of networks, in standard errors of this.
+
+    Means over pairs of networks count as many units as there are networks.
+    """
     mean, sd = (np.nan if value is None else value for value in theirs)
-    spread = np.hypot(ours[1], sd)
+    error = np.hypot(ours[1] / np.sqrt(n), sd / np.sqrt(published.NETWORKS))
     # Without any spread there is no unit.
-    return float((ours[0] - mean) / spread) if spread > 0 else np.nan
+    return float((ours[0] - mean) / error) if error > 0 else np.nan
 
 
 _LABELED = {"Variant": ("label", ""), "n": ("n", "")}
@@ -97,7 +99,7 @@ def show_accuracy(frame: pd.DataFrame) -> pd.DataFrame:
     columns = _LABELED | {
         "Test accuracy (%)": ("accuracy_percent", ".2f ± "),
         "Published (%)": ("published_accuracy_percent", ".2f ± "),
-        "Difference (s.d.)": ("difference", "+.1f"),
+        "Difference (s.e.)": ("difference", "+.1f"),
         "Published ensemble (%)": ("published_ensemble_percent", ".2f"),
         "Gain (points)": ("gain_points", "+.2f"),
         "Published gain (points)": ("published_gain_points", "+.2f"),
@@ -160,10 +162,10 @@ def show_predictions(frame: pd.DataFrame) -> pd.DataFrame:
     columns = _LABELED | {
         "Disagreement": ("disagreement", ".4f ± "),
         "Published disagreement": ("published_disagreement", ".4f ± "),
-        "Difference (s.d.)": ("disagreement_difference", "+.1f"),
+        "Difference (s.e.)": ("disagreement_difference", "+.1f"),
         "With pruned": ("with_pruned", ".4f ± "),
         "Published with pruned": ("published_with_pruned", ".4f ± "),
-        "Difference with pruned (s.d.)": ("with_pruned_difference", "+.1f"),
+        "Difference with pruned (s.e.)": ("with_pruned_difference", "+.1f"),
         "KL (nats)": ("kl", ".4f ± "),
         "JS (nats)": ("js", ".4f ± "),
     }

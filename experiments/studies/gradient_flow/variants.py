@@ -51,6 +51,7 @@ SMALL = {
     "resnet": {"model.width": 4},
 }
 
+WITH_NORM = ("resnet8", "resnet")  # networks with BatchNorm
 # Networks whose Hessians are measured.
 CURVED = ("lenet", "resnet8")
 # Steps at which states are saved for Hessians, by scale: also after mask updates.
@@ -226,7 +227,8 @@ def arrange(setting: str, scale: str, measured: Mapping[str, Any]) -> dict[str, 
       By variant "predictions", "gradients", "changes", "distances", "interpolations"
       (by variant and moment) and "curvature"; of the run that prunes "starts" and
       "signals"; "map" of all solutions; "orders", the predictions of several orders of
-      the data by variant, one for each mask; and "steps".
+      the data by variant, one for each mask; "steps"; and "has_norm", whether the
+      network has BatchNorm.
     """
     plain = {name: m for name, m in measured.items() if "_mask_" not in name}
     found: dict[str, Any] = {
@@ -240,6 +242,7 @@ def arrange(setting: str, scale: str, measured: Mapping[str, Any]) -> dict[str, 
     }
     pruned = plain.get("prune", {})
     found |= {kind: pruned.get(kind, {}) for kind in ("starts", "signals")}
+    found["has_norm"] = setting in WITH_NORM
     found["steps"] = max(m["steps"] for m in plain.values())
     found["orders"] = {}
     for name, entry in measured.items():

@@ -106,8 +106,8 @@ def _with_any_mask(variant: str) -> Callable[[Found], Effect]:
         kinds = dict.fromkeys(cell.mask for cell in each)
         of = {mask: _chosen(each, mask=mask) for mask in kinds}
         parts = [_mean_above(found, variant, one) for one in of.values()]
-        means = (spread(np.mean(list(one.values()), axis=0)) for one in of.values())
-        words = ", ".join(f"{mask} {mean}" for mask, mean in zip(of, means, strict=True))
+        means = {mask: np.mean(list(one.values()), axis=0) for mask, one in of.items()}
+        words = ", ".join(f"{mask} {spread(mean)}" for mask, mean in means.items())
         return effects.every(*parts, words=f"{words} points")
 
     return evaluate
