@@ -88,6 +88,7 @@ def as_published() -> dict[str, Any]:
         ],
         "rewound": {},
         "warmup": {"plain": make_arm(1.0, unstable=5.0), "warm": make_arm(1.0)},
+        "batches": {"small": unstable, "large": stable},
     }
     for step, drop in zip(steps, (4.0, 0.3, 0.2, 0.1), strict=True):
         arm = make_arm(1.0)
@@ -121,6 +122,7 @@ def test_the_opposite_is_contradicted_or_has_no_premise() -> None:
     for arm in found["rewound"].values():
         arm["ticket"] = [[95 + s, 96 + 2 * s] for s in SEEDS]
     found["warmup"]["warm"] = make_arm(1.0, unstable=9.0)
+    found["batches"]["large"] = make_arm(1.0, unstable=12.0)
     verdict = judged(found)
     contradicted = {name for name, word in verdict.items() if word == "contradicted"}
     assert contradicted == {
@@ -128,6 +130,7 @@ def test_the_opposite_is_contradicted_or_has_no_premise() -> None:
         "onset of stability, tickets",
         "tickets become stable sooner",
         "unstable tickets fall short",
+        "training is made stable",
         "warm-up helps",
         "tickets at initialization",
         "tickets against shuffled masks",
@@ -141,9 +144,17 @@ def test_the_opposite_is_contradicted_or_has_no_premise() -> None:
 def test_where_the_large_batch_is_unstable_itself_claims_lack_their_premise() -> None:
     """As on the 5,000 images of CIFAR-10."""
     found = as_published()
-    found["variants"]["stable"] = make_arm(9.0, unstable=8.0)
+    found["variants"]["stable"] = found["batches"]["large"] = make_arm(
+        9.0, unstable=8.0
+    )
     verdict = judged(found)
-    for name in ("tickets at initialization", "no tickets where unstable"):
+    for name in (
+        "tickets at initialization",
+        "no tickets where unstable",
+        "repelling destroys tickets",
+        "same region",
+        "late rounds are not",
+    ):
         assert verdict[name] == "premise absent"
     assert verdict["training is made stable"] == "contradicted"
 
@@ -152,7 +163,86 @@ def test_pruned_rounds_that_are_stable_are_no_unstable_ones() -> None:
     found = as_published()
     arm = found["variants"]["unstable"]
     arm["instability"] = arm["instability"] | {3: [1.0, 1.1, 0.9], 6: [0.5, 0.6, 0.4]}
-    assert judged(found)["no tickets where unstable"] == "premise absent"
+    verdict = judged(found)
+    for name in (
+        "no tickets where unstable",
+        "attracting makes tickets",
+        "attracting hurts controls",
+        "same region",
+        "medium rounds are connected",
+        "higher thresholds",
+    ):
+        assert verdict[name] == "premise absent"
+
+
+@pytest.mark.parametrize(
+    ("stable", "unstable", "word"),
+    [
+        (0.2, 0.8, "reproduced"),
+        (0.5, 0.8, "contradicted"),
+        (0.2, 0.4, "contradicted"),  # apart, but not nearly orthogonal
+    ],
+)
+def test_regions_by_their_angles(stable: float, unstable: float, word: str) -> None:
+    found = as_published()
+    found["variants"]["stable"]["angles"] = make_arm(3.0, angle=stable)["angles"]
+    found["variants"]["unstable"]["angles"] = make_arm(0.0, angle=unstable)["angles"]
+    assert judged(found)["same region"] == word
+
+
+def test_late_rounds_that_rise_a_little_are_connected() -> None:
+    found = as_published()
+    rows = np.asarray(found["variants"]["stable"]["successive"])
+    rows[:, 4:] -= 4.0  # from 5 points to 1, still above the medium rounds
+    found["variants"]["stable"]["successive"] = rows.tolist()
+    assert judged(found)["late rounds are not"] == "contradicted"
+
+
+def test_tickets_of_rounds_without_controls_are_not_compared() -> None:
+    arm = make_arm(1.0)
+    rows = np.asarray(arm["controls"]["reinitialized"])
+    rows[:, 5] = np.nan
+    arm["controls"]["reinitialized"] = rows.tolist()
+    tickets = np.asarray(arm["ticket"])
+    tickets[:, 5] = 0.0
+    arm["ticket"] = tickets.tolist()
+    gap = evidence.accuracies(arm, "ticket") - evidence.accuracies(arm, "reinitialized")
+    assert gap == pytest.approx(evidence.gaps(arm))
+
+
+def test_controls_that_never_learned_are_dead_too() -> None:
+    arm = make_arm(1.0)
+    assert not evidence.has_dead(arm)
+    arm["controls"]["shuffled_layers"][1][6] = 11.0
+    assert evidence.has_dead(arm)
+
+
+@pytest.mark.parametrize(
+    ("angles", "chosen"), [((0.2, 0.35, 0.6), 5), ((0.2, 0.21, 0.22), 25)]
+)
+def test_the_weakest_strength_that_moves_rounds_counts(
+    angles: tuple[float, ...], chosen: int
+) -> None:
+    strengths = stable_imp.cifar16.STRENGTHS
+    pruned = {"stable_4": make_arm(3.0, angle=0.2)}
+    for times, angle in zip(strengths, angles, strict=True):
+        pruned[f"repelled_{times}"] = make_arm(1.0, angle=angle)
+    found = stable_imp.cifar16.penalized(pruned)
+    assert found["repelled"] is pruned[f"repelled_{chosen}"]
+    assert found.keys() == {"stable", "repelled"}
+    del pruned["repelled_1"]  # without it, a weaker one might have counted
+    assert stable_imp.cifar16.penalized(pruned).keys() == {"stable"}
+
+
+def test_batches_are_compared_from_initialization() -> None:
+    measured = {
+        "dense": {"onset": [line(0, [0, 50], [40.0, 1.0])]},
+        "dense_batch_1024": {"onset": [line(0, [0, 150], [1.0, 0.5])]},
+    }
+    found = variants.arrange("resnet8", "cifar16", measured)["batches"]
+    of = (found["small"], found["large"])
+    values = [evidence.instabilities(one, pruned=False) for one in of]
+    assert np.mean(values, axis=1) == pytest.approx([40.0, 1.0])
 
 
 def test_a_fall_that_does_not_reach_stability_is_no_onset() -> None:
@@ -184,7 +274,9 @@ def test_thirds_of_rounds() -> None:
     assert evidence.rises(arm, "late").tolist() == [7.5, 7.5]
 
 
-@pytest.mark.parametrize("part", ["variants", "penalty", "onset", "rewound", "warmup"])
+@pytest.mark.parametrize(
+    "part", ["variants", "penalty", "onset", "rewound", "warmup", "batches"]
+)
 def test_what_has_not_ended_is_not_measured(part: str) -> None:
     found = as_published()
     found[part] = type(found[part])()
@@ -262,7 +354,9 @@ def test_runs_of_cifar16_are_arranged_by_their_role() -> None:
         for role in ("dense", "k_0", "k_150")
     }
     everywhere = {*found["variants"], *(f"k_{step}" for step in found["rewound"])}
-    assert {*names} == {*shown, *everywhere}  # no run is left out of the page
+    # No run is left out of the page.
+    stable = f"stable_{stable_imp.cifar16.STABILIZER}"
+    assert {*names} - {stable} == {*shown, *everywhere} - {"stable"}
 
 
 def test_other_settings_are_compared_by_seed() -> None:

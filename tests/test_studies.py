@@ -151,13 +151,14 @@ def test_a_run_that_fails_keeps_no_other_from_running(
 def test_a_run_that_is_stopped_stops_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stopped(task: Task) -> None:
-        raise preemption.Preempted("level 1", signal.SIGTERM)
-
     monkeypatch.setattr(driver, "complete", stopped)
     with pytest.raises(preemption.Preempted) as stop:
         driver.run_all(of(tmp_path, one("a"), one("b")))
     assert stop.value.code == 75
+
+
+def stopped(task: Task) -> None:
+    raise preemption.Preempted("level 1", signal.SIGTERM)
 
 
 def record_of(task: Task) -> Record:
@@ -282,6 +283,21 @@ def test_the_time_left_is_estimated_from_the_runs_so_far(
     pace.add(tasks[0])
     words = pace.describe(tasks[1])
     assert words == "[1 of 3 done] tost: b; about 3.0 h for the 2 left"
+
+
+def test_before_the_first_run_ends_the_pace_is_that_of_earlier_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = of(tmp_path, one("a"), one("b"), one("c", lottery__levels=5))
+    first = tasks[0]
+    wanted = records.recipe(first.run, first.others, first.study.version)
+    path = records.path_of(first.places.records, first.run)
+    records.save(path, Record(wanted, {}, networks=6, seconds=1800.0))
+    monkeypatch.setattr(driver, "complete", stopped)
+    with pytest.raises(preemption.Preempted):
+        driver.run_all(tasks)
+    # 6 and 12 networks at 12 an hour.
+    assert driver.Pace(tasks).left_words() == "; about 1.5 h for the 2 left"
 
 
 def test_the_time_is_up(capsys: pytest.CaptureFixture) -> None:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import jax
 import jaxlib
+import numpy as np
 
 import jaxsparse
 from experiments import scoring
@@ -131,6 +132,9 @@ def run_all(tasks: Sequence[Task]) -> list[str]:
         try:
             complete(task)
             pace.add(task)
+        except preemption.Preempted:
+            print(f"stopped in {task.run.name}{pace.left_words()}", file=sys.stderr)
+            raise
         except Errors as error:
             print(f"error: {task.run.name}: {error}", file=sys.stderr)
             failed.append(task.run.name)
@@ -236,6 +240,12 @@ class Pace:
         }
         self.networks = 0
         self.began = time.monotonic()
+        kept = [
+            records.load(records.path_of(task.places.records, task.run))
+            for task in tasks
+            if task not in self.left
+        ]
+        self.earlier = [(one.networks, one.seconds) for one in kept if one]
 
     def describe(self, task: Task) -> str:
         """Describes a run that begins, what is done, and how long the rest takes.
@@ -245,11 +255,22 @@ class Pace:
         """
         done = self.total - len(self.left)
         words = f"[{done} of {self.total} done] {task.study.name}: {task.run.name}"
-        if not self.networks:
-            return words
-        passed = (time.monotonic() - self.began) / 3600
-        hours = sum(self.left.values()) * passed / self.networks
-        return f"{words}; about {hours:.1f} h for the {len(self.left)} left"
+        return words + self.left_words()
+
+    def left_words(self) -> str:
+        """Says how long the rest takes, at the pace of this process.
+
+        Before its first run has ended, at that of the training of the runs that are
+        done; "" if there are none.
+        """
+        if self.networks:
+            networks, seconds = self.networks, time.monotonic() - self.began
+        else:
+            networks, seconds = np.sum([(0, 0.0), *self.earlier], axis=0)
+        if not networks:
+            return ""
+        hours = sum(self.left.values()) * seconds / networks / 3600
+        return f"; about {hours:.1f} h for the {len(self.left)} left"
 
     def add(self, task: Task) -> None:
         """Counts a run that has ended.

@@ -6,7 +6,7 @@ gap is the test accuracy of tickets minus that of their reinitialized controls, 
 points, averaged over the levels of the second half that have controls.
 
 At the scales `quick`, `cpu` and `full` training is made stable by large batches, at
-`cifar16` by warm-up: "unstable" and "stable" are the two runs that differ in it.
+`cifar16` by its stabilizer: "unstable" and "stable" are the two runs that differ in it.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,8 @@ from jaxsparse.analysis import mode_connectivity
 
 STABLE = 100 * mode_connectivity.STABLE_BELOW  # points of instability
 LATE = 0.5  # late rounds start at this fraction of all rounds
-APART = 0.1  # of a right angle, between mean angles
+APART = 0.1  # of a right angle, by which a penalty must move rounds
+NEAR, FAR = 1 / 3, 2 / 3  # of a right angle: the same region, and nearly orthogonal
 MATCHING = 0.5  # points of accuracy below dense that count as matching
 CHANCE = 10.0  # percent, of ten classes
 
@@ -44,14 +45,18 @@ def gaps(variant: Found, control: str = "reinitialized") -> np.ndarray:
 def accuracies(variant: Found, name: str) -> np.ndarray:
     """Returns the mean test accuracy of each seed in late rounds, in percent.
 
+    Only rounds that have reinitialized controls count, for tickets too.
+
     Args:
       variant: measurements of a run.
-      name: "ticket" or the name of a control.
+      name: "ticket" or "reinitialized".
     """
-    rows = variant["ticket"] if name == "ticket" else variant["controls"].get(name)
-    if rows is None:
-        raise NotMeasured(f"no control {name}")
-    return np.nanmean(np.asarray(rows, np.float64)[:, _late(variant)], axis=1)
+    if (controls := variant["controls"].get("reinitialized")) is None:
+        raise NotMeasured("no control reinitialized")
+    controls = np.asarray(controls, np.float64)
+    chosen = _late(variant) & ~np.isnan(controls).all(axis=0)
+    rows = variant["ticket"] if name == "ticket" else controls
+    return np.mean(np.asarray(rows, np.float64)[:, chosen], axis=1)
 
 
 def _late(variant: Found) -> np.ndarray:
@@ -125,12 +130,16 @@ def onset(found: Found, level: int) -> dict[int, np.ndarray]:
 
 
 def has_dead(*variants: Found) -> bool:
-    """Returns whether a seed never learned.
+    """Returns whether a seed, a ticket or a control, never learned.
 
     Args:
       *variants: measurements of runs.
     """
-    return any(np.nanmin(v["ticket"]) < 2 * CHANCE for v in variants)
+    return any(
+        np.nanmin(np.asarray(rows, np.float64)) < 2 * CHANCE
+        for v in variants
+        for rows in (v["ticket"], *v["controls"].values())
+    )
 
 
 def becomes_stable(level: int) -> Callable[[Found], Effect]:
@@ -202,10 +211,10 @@ def together(found: Found) -> Effect:
 
 
 def made_stable(found: Found) -> Effect:
-    """Instability of dense networks of both runs."""
-    unstable, stable = entries(found["variants"], "unstable", "stable")
-    a, b = (instabilities(variant, pruned=False) for variant in (unstable, stable))
-    words = f"dense: {spread(a)} points, {spread(b)}"
+    """Instability of dense networks by batch size."""
+    pair = entries(found["batches"], "small", "large")
+    a, b = (instabilities(variant, pruned=False) for variant in pair)
+    words = f"dense: {spread(a)} points, {spread(b)} at large batches"
     return effects.every(effects.above(a - b), effects.below(b, STABLE), words=words)
 
 
@@ -292,7 +301,8 @@ def angles(found: Found) -> Effect:
     pair = entries(found["variants"], "unstable", "stable")
     unstable, stable = map(successive, pair)
     words = f"{spread(unstable)} right angles, stable {spread(stable)}"
-    return effects.above(unstable - stable, APART).said(words)
+    parts = effects.below(stable, NEAR), effects.above(unstable, FAR)
+    return effects.every(*parts, words=words)
 
 
 def medium_connected(found: Found) -> Effect:
@@ -305,11 +315,11 @@ def medium_connected(found: Found) -> Effect:
 
 
 def late_apart(found: Found) -> Effect:
-    """Rises of the error between late and between medium rounds."""
+    """Rises of the error between late rounds."""
     (stable,) = entries(found["variants"], "stable")
     medium, late = (rises(stable, part) for part in ("medium", "late"))
     words = f"rise {spread(medium)} points in medium rounds, {spread(late)} in late"
-    return effects.above(late - medium).said(words)
+    return effects.above(late, STABLE).said(words)
 
 
 def thresholds(found: Found) -> Effect:

@@ -22,31 +22,33 @@ def _of(part: str, *roles: str, name: str, evaluate: Callable[..., Effect]) -> P
     return Premise(name, lambda found: evaluate(*entries(found[part], *roles)))
 
 
-def is_unstable(role: str, *, pruned: bool) -> Premise:
+def is_unstable(role: str, *, pruned: bool, part: str = "variants") -> Premise:
     """Makes the premise that training from initialization is unstable.
 
     Args:
       role: "unstable" or "stable".
       pruned: whether of pruned rounds or of dense networks.
+      part: part of the measurements, "variants" or "penalty".
     """
     what = "pruned rounds" if pruned else "dense networks"
     return _of(
-        *("variants", role),
+        *(part, role),
         name=f"{role} {what} are unstable (above {STABLE:g} points)",
         evaluate=lambda run: effects.above(instabilities(run, pruned=pruned), STABLE),
     )
 
 
-def is_stable(role: str, *, pruned: bool) -> Premise:
+def is_stable(role: str, *, pruned: bool, part: str = "variants") -> Premise:
     """Makes the premise that training from initialization is stable.
 
     Args:
       role: "unstable" or "stable".
       pruned: whether of pruned rounds or of dense networks.
+      part: part of the measurements, "variants" or "penalty".
     """
     what = "pruned rounds" if pruned else "dense networks"
     return _of(
-        *("variants", role),
+        *(part, role),
         name=f"{role} {what} are stable (below {STABLE:g} points)",
         evaluate=lambda run: effects.below(instabilities(run, pruned=pruned), STABLE),
     )
@@ -87,6 +89,11 @@ PLAIN_IS_UNSTABLE = _of(
     *("warmup", "plain"),
     name="dense networks are unstable without warm-up",
     evaluate=lambda plain: effects.above(instabilities(plain, pruned=False), STABLE),
+)
+SMALL_IS_UNSTABLE = _of(
+    *("batches", "small"),
+    name=f"dense networks are unstable at small batches (above {STABLE:g} points)",
+    evaluate=lambda small: effects.above(instabilities(small, pruned=False), STABLE),
 )
 MOVES_APART = _of(
     *("penalty", "stable", "repelled"),

@@ -196,11 +196,13 @@ def arrange(setting: str, scale: str, measured: Mapping[str, Any]) -> dict[str, 
     Returns:
       "variants": the runs that prune iteratively, "unstable" and "stable" among them;
       "penalty": these two with "repelled" and "attracted", whose rounds are the same;
-      "warmup": runs that differ in warm-up only, "plain" and "warm"; "onset": lines of
-      instability by start; "rewound": runs of two levels by rewinding step; "settings":
-      runs of the same kinds by setting, see `cifar16.of_settings`.
+      "warmup": runs that differ in warm-up only, "plain" and "warm"; "batches": runs
+      with copies of dense networks that differ in the batch size only, "small" and
+      "large"; "onset": lines of instability by start; "rewound": runs of two levels by
+      rewinding step; "settings": runs of the same kinds by setting, see
+      `cifar16.of_settings`.
     """
-    found: dict[str, Any] = {"warmup": {}, "rewound": {}, "settings": {}}
+    found: dict[str, Any] = {"warmup": {}, "rewound": {}, "settings": {}, "batches": {}}
     if setting == cifar16.SETTING:
         rewound = {f"k_{step}": step for step in cifar16.STARTS}
         pruned = {
@@ -213,10 +215,11 @@ def arrange(setting: str, scale: str, measured: Mapping[str, Any]) -> dict[str, 
         }
         found["settings"] = cifar16.of_settings(measured)
         chosen = ("dense", *rewound)
-        strength = cifar16.STRENGTHS[1]
-        roles = {"stable_4": "stable", "unstable_4": "unstable"}
-        roles |= {f"{kind}_{strength}": kind for kind in ("repelled", "attracted")}
-        penalty = {role: pruned[name] for name, role in roles.items() if name in pruned}
+        found["batches"] = cifar16.batches(measured)
+        penalty = cifar16.penalized(pruned)
+        pruned = {_role(name): pruned[name] for name in pruned}
+        pair = {"unstable": "plain", "stable_warmup": "warm"}
+        found["warmup"] = {pair[n]: pruned[n] for n in pair if n in pruned}
     else:
         batches = BATCHES[scale][setting]
         roles = {f"batch_{batches.small}": "unstable"}
@@ -228,10 +231,17 @@ def arrange(setting: str, scale: str, measured: Mapping[str, Any]) -> dict[str, 
         found["warmup"] = {pair[n]: measured[n] for n in pair if n in measured}
         if len(found["warmup"]) < len(pair):
             found["warmup"] = {}
+        pair = {"unstable": "small", "stable": "large"}
+        found["batches"] = {pair[n]: pruned[n] for n in pair if n in pruned}
     found["onset"] = [
         line for name in chosen for line in measured.get(name, {}).get("onset", [])
     ]
     return found | {"variants": pruned, "penalty": penalty}
+
+
+def _role(name: str) -> str:
+    """Returns "stable" for the run of `cifar16` with the stabilizer."""
+    return "stable" if name == f"stable_{cifar16.STABILIZER}" else name
 
 
 def label(variant: str, setting: str, scale: str) -> str:
