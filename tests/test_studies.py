@@ -195,7 +195,7 @@ def test_converted_records_fit_no_recipe_but_have_measurements(root: Path) -> No
     assert not [
         t.run.name for t in tasks if driver.is_done(t) and t.run.name in converted
     ]
-    assert converted <= records.measured(kept, runs).keys()
+    assert converted <= records.load_all(kept, runs).keys()
 
 
 def test_the_recipe_includes_those_of_runs_it_starts_from(tmp_path: Path) -> None:
@@ -298,6 +298,21 @@ def test_before_the_first_run_ends_the_pace_is_that_of_earlier_ones(
         driver.run_all(tasks)
     # 6 and 12 networks at 12 an hour.
     assert driver.Pace(tasks).left_words() == "; about 1.5 h for the 2 left"
+
+
+def test_pages_say_how_long_training_took_and_on_what() -> None:
+    made = {"jax": "0.10.2", "device": "cpu"}
+    old = Record(records.CONVERTED, {})
+    first = Record("a", {}, 10, 3600.0, made)
+    second = Record("b", {}, 1200, 5400.0, made | {"processor": "A processor"})
+    assert records.describe([old]) == ""
+    assert records.describe([first, second]) == (
+        "Training the 1,210 networks took 2.5 hours of single processes, without "
+        "measuring them, on cpu, A processor (JAX 0.10.2)."
+    )
+    assert "the 10 networks of 1 of these runs took 1.0" in records.describe(
+        [old, first]
+    )
 
 
 def test_the_time_is_up(capsys: pytest.CaptureFixture) -> None:
@@ -420,8 +435,10 @@ def test_a_page_names_the_runs_that_are_not_measured(tmp_path: Path) -> None:
         page = study.report("quick", tmp_path, tmp_path / f"page{count}")
     assert seen == [["b"], ["b", "c"]]
     lines = page.with_name("mnist.md").read_text().split("\n")
-    assert lines[2:5:2] == [
+    assert lines[2:7:2] == [
         "One line.",
+        "Made by `python experiments/reproduce.py --study=tost --scale=quick "
+        "--data_dir=DIR`.",
         "Of 3 runs of this setting, 2 are measured. With the others, verdicts may "
         "change, since p-values are corrected over all claims that can be judged. Not "
         "measured: `mnist_a`.",

@@ -23,6 +23,7 @@ import numpy as np
 
 import jaxsparse
 from experiments import scoring
+from experiments.benchmarks import environment
 from experiments.studies import records, run_reader
 from experiments.studies.records import Record
 from experiments.studies.runs import Run, needs, read
@@ -172,6 +173,7 @@ def complete(task: Task) -> Record:
             "jaxlib": jaxlib.__version__,
             "jaxsparse": jaxsparse.__version__,
             "device": jax.devices()[0].device_kind,
+            "processor": environment.processor(),
         },
     )
     records.save(records.path_of(task.places.records, task.run), record)

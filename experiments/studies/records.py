@@ -30,7 +30,7 @@ class Record(NamedTuple):
       measured: measurements by name, as JSON: numbers, nested lists by seed.
       networks: number of networks that were trained, over seeds, levels and copies.
       seconds: time that training them took.
-      made_with: versions of JAX and jaxsparse, and the kind of device.
+      made_with: versions of JAX and jaxsparse, and the "device" and the "processor".
     """
 
     recipe: str
@@ -103,7 +103,7 @@ def save(path: Path, record: Record) -> None:
     metrics_log.write_atomically(path, text + "\n")
 
 
-def measured(folder: Path, runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
+def load_all(folder: Path, runs: Sequence[Run]) -> dict[str, Record]:
     """Reads the measurements of all runs that have some, by name of the run.
 
     Args:
@@ -111,7 +111,28 @@ def measured(folder: Path, runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
       runs: the runs of a study.
     """
     each = {run.name: load(path_of(folder, run)) for run in runs}
-    return {name: record.measured for name, record in each.items() if record}
+    return {name: record for name, record in each.items() if record}
+
+
+def describe(kept: Sequence[Record]) -> str:
+    """Says how long the training of runs took, and on what; "" if that is unknown.
+
+    Args:
+      kept: their measurements.
+    """
+    known = [one for one in kept if one.networks and one.seconds]
+    if not known:
+        return ""
+    hours = sum(one.seconds for one in known) / 3600
+    each = [one.made_with for one in known]
+    devices = dict.fromkeys(one.get("processor", one["device"]) for one in each)
+    versions = dict.fromkeys(one["jax"] for one in each)
+    part = "" if len(known) == len(kept) else f" of {len(known)} of these runs"
+    return (
+        f"Training the {sum(one.networks for one in known):,} networks{part} took "
+        f"{hours:.1f} hours of single processes, without measuring them, on "
+        f"{', '.join(devices)} (JAX {', '.join(versions)})."
+    )
 
 
 def _with_nan(value: Any) -> Any:

@@ -80,14 +80,21 @@ class Study:
         sections = []
         for setting in self.settings:
             listed = self.runs(setting, scale)
-            found = records.measured(kept, listed)
+            found = records.load_all(kept, listed)
             if found:
                 short = {
-                    name.removeprefix(f"{setting}_"): m for name, m in found.items()
+                    name.removeprefix(f"{setting}_"): record.measured
+                    for name, record in found.items()
                 }
                 section = self.section(setting, scale, short)
                 missing = [run.name for run in listed if run.name not in found]
-                lines = [*section.lines, *_about_missing(missing, len(listed))]
+                command = f"python experiments/reproduce.py --study={self.name}"
+                made = f"Made by `{command} --scale={scale} --data_dir=DIR`."
+                lines = [
+                    *section.lines,
+                    f"{made} {records.describe([*found.values()])}".strip(),
+                    *_about_missing(missing, len(listed)),
+                ]
                 sections.append(section._replace(lines=lines))
         return report_lib.write(self.title, sections, folder)
 
