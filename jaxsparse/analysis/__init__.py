@@ -13,6 +13,7 @@ activations as they are, whatever produced them.
 - `predictions`: agreement of the predictions of networks, and ensembles of them.
 - `representations`: similarity of the representations of two layers (CKA).
 - `soups`: averages of networks with one mask, and their statistics of BatchNorm.
+- `lottery_pools`: tickets of neighboring sparsities, interpolated to a better one.
 - `pairwise`: any of these measures for all pairs in a stack, and its mean over pairs.
 - `embedding`: solutions as points in the plane.
 - `gradient_flow`: norms of gradients, and the propagation of signals through a network.
