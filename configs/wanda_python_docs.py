@@ -1,0 +1,39 @@
+"""Wanda: a trained decoder is pruned by weights and their inputs, Python's own help.
+
+Paper: Sun, Liu, Bair, Kolter, A Simple and Effective Pruning Approach for Large
+Language Models, 2023, arXiv:2306.11695, in the small setting of
+`dense_python_docs.py`: half of the weights of the blocks go, those of small magnitude
+times the norm of their input, the same number for each output. The weights are those of
+a dense run: set `--config.warm_start.run=RUN`, the directory of a run of
+`dense_python_docs`, and `--config.warm_start.weights=train/last`. Without it, initial
+weights are pruned. The weights that remain are then trained for 200 steps, at a tenth
+of the learning rate; the paper does not train.
+
+Deviations: network and data are not from the paper. The inputs of all layers are those
+of the dense network; see also `wanda_mnist.py`.
+
+Command: python experiments/train.py --config=configs/wanda_python_docs.py
+"""
+
+from ml_collections import ConfigDict
+
+from configs import dense_python_docs
+
+
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the recipe; `preset` is "" or "quick" (2 seeds, 20 steps, 1 block)."""
+    c = dense_python_docs.recipe("wanda_python_docs", preset)
+    c.sparse.method = "static"
+    c.sparse.pai_score = "wanda"
+    c.sparse.prunable = dense_python_docs.PRUNED
+    c.sparse.sparsity = 0.5
+    c.sparse.distribution = "uniform"
+    c.sparse.structure = "fan_in"
+    c.sparse.score_batches = 1
+    c.sparse.score_batch_size = 128
+    c.schedule.learning_rate = 3e-4
+    c.schedule.warmup = "0step"
+    if not preset:
+        c.training.duration = "200step"
+        c.evaluation.every = "100step"
+    return c
