@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jaxsparse import connectivity, masks, prune, scores
+from jaxsparse import config, connectivity, masks, prune, scores
+from jaxsparse.factory.scores import ScoreInputs
 
 
 def two_layers(params: Any, x: Any) -> Any:
@@ -208,3 +209,28 @@ def test_ntk_sap_scores_low_precision_in_float32() -> None:
         params,
     )
     assert {leaf.dtype.name for leaf in jax.tree.leaves(found)} == {"float32"}
+
+
+def test_configs_score_by_ntk_sap_in_training_mode() -> None:
+    """Where BatchNorm normalizes by the inputs that are drawn."""
+    params = {"a": jnp.linspace(-1, 1, 6).reshape(3, 2), "b": jnp.ones((2, 1))}
+    inputs, key = jnp.zeros((2, 8, 1, 1, 3)), jax.random.key(0)
+
+    def normalized(params: Any, images: Any, *, train: bool) -> Any:
+        hidden = images.reshape(8, 3) @ params["a"]
+        scale = jnp.std(hidden, axis=0, keepdims=True) if train else 1.0
+        return jax.nn.relu(hidden / scale) @ params["b"]
+
+    given = ScoreInputs(normalized, inputs, jnp.zeros((2, 8), jnp.int32), key)
+    spec = config.SCORES.find("ntk_sap")
+    score = given.bind(spec, config.default().sparse, field="sparse.pai_score")
+    ones = masks.ones(params, prunable=("*",))
+    training, evaluation = (
+        scores.ntk_sap(
+            functools.partial(normalized, train=train), params, ones, inputs, key=key
+        )
+        for train in (True, False)
+    )
+    found = score(params, ones)
+    jax.tree.map(np.testing.assert_array_equal, found, training)
+    assert not np.allclose(found["a"], evaluation["a"])

@@ -95,10 +95,13 @@ def test_scores_that_use_everything_can_be_traced() -> None:
         assert images.shape == (2, 3, 8, 8, 1)
         grads = jax.grad(loss)(params, (images[0], labels[0]))
         draws = jax.random.normal(rest["key"], rest["input_shape"])
-        scale = rest["apply"](params, draws).sum()
+        scale = (
+            rest["apply"](params, draws).sum()
+            + rest["apply_train"](params, draws).sum()
+        )
         return masks_lib.tree_map(lambda mask, leaf: leaf * scale * mask, masks, grads)
 
-    needs = ("loss", "batches", "apply", "input_shape", "key")
+    needs = ("loss", "batches", "apply", "apply_train", "input_shape", "key")
     config.register_score("own", own, needs=needs)
     batches = {"sparse.score_batches": 2, "sparse.score_batch_size": 3}
     c = tiny.config(FIELDS["lottery.score"] | batches)

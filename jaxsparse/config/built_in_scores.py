@@ -30,7 +30,7 @@ register_score(
 register_score(
     "ntk_sap",
     f"{_SCORES}ntk_sap",
-    needs=("apply", "batches", "key"),
+    needs=("apply_train", "batches", "key"),
     label="NTK-SAP",
 )
 register_score(

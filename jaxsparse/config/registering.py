@@ -47,7 +47,8 @@ def register_score(
         use this function as a decorator.
       needs: further keyword arguments of `function`: "loss" `(params, batch,
         temperature=)`, "batches" (images [n b h w c] and labels [n b]), "apply"
-        `(params, images)`, "input_shape" (1, h, w, c) and "key", a random key.
+        `(params, images)` and "apply_train", the same in training mode, "input_shape"
+        (1, h, w, c) and "key", a random key.
       label: name in reports; "" for `name`.
       options: default values of additional fields under `config.sparse`, passed to
         `function` as keyword arguments; bool, int, float, str or tuple.

@@ -95,6 +95,8 @@ SCORE_NEEDS = {
     "batches": "(images [n b h w c], labels [n b]), normalized training examples; of "
     "texts tokens and the next tokens, [n b t] each",
     "apply": "apply(params, images), the logits in evaluation mode",
+    "apply_train": "apply_train(params, images), the logits in training mode, in which "
+    "BatchNorm normalizes by the statistics of the images",
     "input_shape": "the shape of a batch of one image, (1, h, w, c)",
     "key": "a random key",
 }

@@ -98,21 +98,24 @@ def ntk_sap(
     params: Params,
     masks: Masks,
     *,
-    apply: Any,
+    apply_train: Any,
     batches: Any,
     key: Key[Array, ""],
 ) -> Scores:
-    """Scores weights by NTK-SAP in evaluation mode, see `scores.ntk_sap`.
+    """Scores weights by NTK-SAP in training mode, see `scores.ntk_sap`.
+
+    At initialization the running statistics of BatchNorm say nothing of its inputs, and
+    inputs are drawn, so that it normalizes by each batch.
 
     Args:
       params: parameters of one replicate.
       masks: boolean masks of the active weights.
-      apply: function of parameters and inputs to the logits in evaluation mode.
+      apply_train: function of parameters and inputs to the logits in training mode.
       batches: images [n b h w c], of which only the shape is used, and labels [n b].
       key: typed random key.
     """
     images, _ = batches
-    return scores.ntk_sap(apply, params, masks, images, key=key)
+    return scores.ntk_sap(apply_train, params, masks, images, key=key)
 
 
 def phew(

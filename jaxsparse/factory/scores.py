@@ -70,6 +70,7 @@ class ScoreInputs:
             "loss": self.loss,
             "batches": (self.inputs, self.targets),
             "apply": functools.partial(self.network, train=False),
+            "apply_train": functools.partial(self.network, train=True),
             "input_shape": (1, *self.inputs.shape[2:]),
             "key": self.key,
         }

@@ -83,8 +83,9 @@ def ntk_sap(
     Deviations:
       The authors draw weights by the initializer of the network; pass `initialize` for
       that. They set the statistics of BatchNorm to those of each random batch; here
-      `apply` decides what it normalizes by. They multiply the score by the mask; here
-      it also says what a pruned weight would be worth.
+      `apply` decides what it normalizes by, in configs each pass by its own batch. They
+      multiply the score by the mask; here it also says what a pruned weight would be
+      worth.
 
     References:
       Wang, Li, Sun. NTK-SAP: Improving neural network pruning by aligning training
