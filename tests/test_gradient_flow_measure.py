@@ -318,13 +318,16 @@ def test_spectra_are_those_of_the_plain_hessian(runs: Runs) -> None:
             )
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("LARGEST", 10), ("SLOW", ("tiny",))], ids=["large", "slow"]
+)
 def test_large_networks_have_the_ends_of_the_spectrum_only(
-    runs: Runs, monkeypatch: pytest.MonkeyPatch
+    name: str, value: Any, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = curvature.Place(0, 5, "before")
     whole = curvature.spectrum(runs.network("rigl"), place)
     assert "lanczos" not in whole
-    monkeypatch.setattr(curvature, "LARGEST", 10)
+    monkeypatch.setattr(curvature, name, value)
     found = curvature.spectrum(runs.network("rigl"), place)
     assert "eigenvalues" not in found and found["n"] == whole["n"]
     assert max(found["lanczos"]["top"]) == pytest.approx(

@@ -39,10 +39,11 @@ _FLOW = (
     "squared."
 )
 _CURVATURE = (
-    "Exact spectra of the Hessian of the training loss; the negative eigenvalues are "
-    "below the rounding error of float32, before and after a mask update by one "
-    "threshold. An error of Lanczos' method is the largest relative one of the "
-    "eigenvalues that it computes."
+    "Spectra of the Hessian of the training loss, exact where negative eigenvalues are "
+    "counted, otherwise their ends by Lanczos' method. Negative eigenvalues are below "
+    "the rounding error of float32, before and after a mask update by one threshold; "
+    "without a count, the change is the fall of the least one. An error of Lanczos' "
+    "method is the largest relative one of the eigenvalues that it computes."
 )
 
 
