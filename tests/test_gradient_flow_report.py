@@ -314,3 +314,14 @@ def test_signals_by_layer_and_neuron(section):
 def test_labels_of_groups():
     assert published.label_group("lt end") == "LT end"
     assert isinstance(tables.variants_frame("mlp", {"predictions": {}}), pd.DataFrame)
+
+
+def test_a_page_says_what_seeds_share_and_which_never_learned(found):
+    old = {"summary": [46.0, 47.45, 5]}
+    found["predictions"]["scratch_same"] = old
+    lines = section_of("lenet", found).lines
+    assert "one mask" in lines[0]
+    assert lines[1].endswith("learned: Scratch, one initialization (46.00 ± 47.45).")
+    assert lines[2].startswith("Measurements of 1 variants are from")
+    del found["predictions"]["scratch_same"]
+    assert section_of("resnet8", found).lines == []

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 
 from experiments.studies import effects
 from experiments.studies.claims import (
@@ -49,7 +50,7 @@ def higher(better: str, worse: str) -> Callable[[Found], Effect]:
 
 
 def summary(prediction: Found) -> tuple[float, float, int]:
-    """Returns mean, sample standard deviation and number of the accuracies.
+    """Returns mean, sample standard deviation (NaN of one) and number of accuracies.
 
     Args:
       prediction: measurements of the predictions of a variant.
@@ -57,8 +58,8 @@ def summary(prediction: Found) -> tuple[float, float, int]:
     if "summary" in prediction:
         mean, sd, n = prediction["summary"]
         return mean, sd, n
-    values = np.asarray(prediction["accuracy"])
-    return float(values.mean()), float(values.std(ddof=1)), len(values)
+    values = pd.Series(prediction["accuracy"], dtype=float)
+    return float(values.mean()), float(values.std()), len(values)
 
 
 def _barriers(found: Found, key: str) -> np.ndarray:

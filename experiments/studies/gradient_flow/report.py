@@ -9,6 +9,7 @@ from experiments.studies import claims as claims_lib
 from experiments.studies import report as report_lib
 from experiments.studies.gradient_flow import (
     claims,
+    evidence,
     figures,
     published,
     tables,
@@ -17,6 +18,7 @@ from experiments.studies.gradient_flow import (
 
 Found = dict[str, Any]
 AGREES = 0.01  # relative error of Lanczos' method below which it agrees
+DEAD = 15.0  # percent of accuracy: deviation of seeds some of which never learned
 _ACCURACY = (
     "Mean ± sample standard deviation over n seeds. A difference is ours minus the "
     "published mean, in standard errors of the difference; the gain that of the "
@@ -76,7 +78,7 @@ def section(
     return report_lib.Section(
         name=setting,
         title=title,
-        lines=_lines(found),
+        lines=_lines(setting, found),
         claims=judged,
         about_claims=claims_lib.about_thresholds(claims.CLAIMS, scale),
         tables=[
@@ -112,15 +114,34 @@ def section(
     )
 
 
-def _lines(found: Found) -> list[str]:
-    """Says which measurements an earlier version made, and kept in part only."""
-    old = sum("summary" in entry for entry in found["predictions"].values())
-    if not old:
-        return []
-    return [
-        f"Measurements of {old} variants are from the tables of an earlier version, "
-        "which kept means over seeds only; claims that need more are not measured."
+def _lines(setting: str, found: Found) -> list[str]:
+    """Says what seeds share, which never learned, and what was kept in part only."""
+    lines = []
+    if setting != "resnet8":
+        lines.append(
+            "All seeds of a variant that starts from the pruning run train one mask, "
+            "that of its first seed: n counts orders of the data."
+        )
+    summaries = {
+        name: evidence.summary(entry) for name, entry in found["predictions"].items()
+    }
+    dead = [
+        f"{published.LABELS[name]} ({mean:.2f} ± {sd:.2f})"
+        for name, (mean, sd, n) in summaries.items()
+        if n > 1 and sd > DEAD
     ]
+    if dead:
+        lines.append(
+            "So large a deviation that some seeds can't have learned: "
+            f"{', '.join(dead)}."
+        )
+    if old := sum("summary" in entry for entry in found["predictions"].values()):
+        lines.append(
+            f"Measurements of {old} variants are from the tables of an earlier "
+            "version, which kept means over seeds only; claims that need more are not "
+            "measured."
+        )
+    return lines
 
 
 def _agreement(frame: pd.DataFrame) -> str:
