@@ -6,8 +6,8 @@ interpretable circuits, 2025, arXiv:2511.13653, in the small setting of
 the blocks is kept; this sparsity is reached in the first half of training, linearly.
 
 Deviations: network, data and length are not from the paper, whose networks are much
-sparser and larger. It also prunes embeddings, biases and the head. Gradients are not
-clipped.
+sparser and larger. The paper also prunes embeddings, biases and the head. Gradients are
+not clipped.
 
 Command: python experiments/train.py --config=configs/weight_sparse_vit_cifar16.py
 """

@@ -321,7 +321,9 @@ def test_a_page_says_what_seeds_share_and_which_never_learned(found):
     found["predictions"]["scratch_same"] = old
     lines = section_of("lenet", found).lines
     assert "one mask" in lines[0]
-    assert lines[1].endswith("learned: Scratch, one initialization (46.00 ± 47.45).")
+    never = "Some seeds never learned: "
+    assert lines[1] == f"{never}Scratch, one initialization (46.00 ± 47.45 over 5)."
     assert lines[2].startswith("Measurements of 1 variants are from")
-    del found["predictions"]["scratch_same"]
-    assert section_of("resnet8", found).lines == []
+    found["predictions"]["scratch_same"] = {"accuracy": [98.0, 11.0, 60.0]}
+    lines = section_of("resnet8", found).lines
+    assert lines == [f"{never}Scratch, one initialization (1 of 3)."]

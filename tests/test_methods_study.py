@@ -21,6 +21,7 @@ LIKE_PAPERS = {
     "dense": 60.0,
     "small_dense_95": 35.0,
     "random_95": 40.0,
+    "random_uniform_95": 38.0,
     "snip_95": 45.0,
     "synflow_95": 44.0,
     "ntk_sap_95": 46.0,

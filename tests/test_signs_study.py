@@ -41,14 +41,13 @@ def of_signs(signs: float, magnitudes: float, aligned: float = 0.8) -> dict[str,
             random_signs=base + magnitudes * gap,
             random_weights=base,
             shuffled_layers=base - 1,
-            reinitialized=base - 0.5,
         )
 
     return {
         "dense": run(60.0),
-        "k_0": tickets(53.0, 3.0),
         "k_150": tickets(53.0, 7.0),
         "plain": run(53.0),
+        "plain_half": run(52.5, shift=4),
         "sign_in": run(53.0 + 4.0 * signs, shift=3),
         "unaligned_150": run(54.0, shift=2),
         "aligned_150": run(54.0 + 6.0 * aligned, shift=4),
@@ -63,28 +62,28 @@ def verdicts(measured: dict[str, Any]) -> list[str]:
 def test_claims_hold_where_signs_carry_the_gap() -> None:
     yes, no = claims_lib.REPRODUCED, claims_lib.CONTRADICTED
     assert verdicts(of_signs(0.9, 0.1)) == [
-        *(yes, yes, no, yes, yes, yes),
+        *(yes, no, yes, yes, yes),
         *(yes, yes),
     ]
 
 
 def test_claims_are_contradicted_where_magnitudes_carry_it() -> None:
     yes, no = claims_lib.REPRODUCED, claims_lib.CONTRADICTED
-    assert verdicts(of_signs(0.1, 0.9))[:5] == [no, no, yes, no, yes]
+    assert verdicts(of_signs(0.1, 0.9))[:4] == [no, yes, no, yes]
 
 
 def test_aligned_masks_recover_a_part_of_what_is_lost() -> None:
     yes, no = claims_lib.REPRODUCED, claims_lib.CONTRADICTED
-    assert verdicts(of_signs(0.9, 0.1, aligned=0.3))[6:] == [yes, no]
-    assert verdicts(of_signs(0.9, 0.1, aligned=-0.2))[6:] == [no, no]
+    assert verdicts(of_signs(0.9, 0.1, aligned=0.3))[5:] == [yes, no]
+    assert verdicts(of_signs(0.9, 0.1, aligned=-0.2))[5:] == [no, no]
 
 
 def test_without_a_gap_there_is_nothing_to_divide() -> None:
     same = run(53.0, **dict.fromkeys(variants.CONTROLS, 53.0))
-    names = ("k_0", "k_150", "plain", "sign_in", "unaligned_150", "aligned_150")
+    names = ("k_150", "plain", "plain_half", "sign_in", "unaligned_150", "aligned_150")
     found = verdicts(dict.fromkeys(names, same))
     absent = claims_lib.ABSENT
-    assert found[:4] == [absent] * 4 and found[5:] == [absent] * 3
+    assert found[:3] == [absent] * 3 and found[4:] == [absent] * 3
 
 
 def test_runs_that_are_missing_are_not_measured() -> None:
@@ -101,20 +100,21 @@ def test_the_table_says_what_is_kept() -> None:
     assert (row["n"], row["Test accuracy (%)"]) == ("5", mean)
     assert ("dense", "") in shown.index
     assert ("masks of step 150, other weights of step 150, aligned", "") in shown.index
-    assert len(report.accuracies_frame(of_signs(0.9, 0.1))) == 5 * (5 + 2 * 6)
+    assert len(report.accuracies_frame(of_signs(0.9, 0.1))) == 5 * (6 + 5)
 
 
 def test_all_runs_share_masks_or_dense_networks() -> None:
     runs = {one.name: one.overrides for one in STUDY.all_runs("cifar16")}
-    assert runs["resnet8_k_0"]["lottery.dense_run"] == "../resnet8_dense"
+    assert runs["resnet8_k_150"]["lottery.dense_run"] == "../resnet8_dense"
     plain, learned = runs["resnet8_plain"], runs["resnet8_sign_in"]
     assert plain.items() <= learned.items()
     configs = {one.name: runs_lib.read(one) for one in STUDY.all_runs("cifar16")}
     decays = [
         configs[f"resnet8_{name}"].optimizer.weight_decay
-        for name in ("plain", "sign_in")
+        for name in ("plain", "sign_in", "plain_half")
     ]
-    assert decays == [1e-3, 5e-4]  # of a weight, and of each of its two factors
+    # Of a weight, of each of its two factors, and of a weight.
+    assert decays == [1e-3, 5e-4, 5e-4]
     assert plain["warm_start.masks"] == "level_02/ticket/last"
 
 

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from experiments.studies import claims as claims_lib
+from experiments.studies import runs as runs_lib
 from experiments.studies import stable_imp
 from experiments.studies.stable_imp import claims, evidence, tables, variants
 from experiments.studies.stable_imp import report as report_lib
+from jaxsparse import config
 
 SEEDS = np.array([-0.05, 0.0, 0.05])
 
@@ -213,25 +215,60 @@ def test_tickets_of_rounds_without_controls_are_not_compared() -> None:
 def test_controls_that_never_learned_are_dead_too() -> None:
     arm = make_arm(1.0)
     assert not evidence.has_dead(arm)
+    arm["ticket"][0][1] = arm["controls"]["reinitialized"][0][2] = 11.0
+    assert not evidence.has_dead(arm)  # in early rounds
     arm["controls"]["shuffled_layers"][1][6] = 11.0
-    assert evidence.has_dead(arm)
+    assert not evidence.has_dead(arm)
+    assert evidence.has_dead(arm, control="shuffled_layers")
+
+
+def test_without_controls_in_late_rounds_nothing_is_compared() -> None:
+    found = as_published()
+    rows = np.asarray(found["variants"]["stable"]["controls"]["reinitialized"])
+    rows[:, 3:] = np.nan
+    found["variants"]["stable"]["controls"]["reinitialized"] = rows.tolist()
+    assert judged(found)["tickets at initialization"] == "not measured"
 
 
 @pytest.mark.parametrize(
-    ("angles", "chosen"), [((0.2, 0.35, 0.6), 5), ((0.2, 0.21, 0.22), 25)]
+    ("kind", "angles", "chosen"),
+    [
+        ("repelled", (0.5, 0.8, 0.9), 5),
+        ("repelled", (0.5, 0.51, 0.52), 25),
+        # Too little, and in the wrong direction.
+        ("repelled", (0.55, 0.3, 0.9), 25),
+        ("attracted", (0.5, 0.3, 0.1), 5),
+        ("attracted", (0.8, 0.5, 0.5), 25),
+    ],
 )
 def test_the_weakest_strength_that_moves_rounds_counts(
-    angles: tuple[float, ...], chosen: int
+    kind: str, angles: tuple[float, ...], chosen: int
 ) -> None:
     strengths = stable_imp.cifar16.STRENGTHS
-    pruned = {"stable_4": make_arm(3.0, angle=0.2)}
+    role = {"repelled": "stable", "attracted": "unstable"}[kind]
+    pruned = {f"{role}_4": make_arm(3.0, angle=0.5)}
     for times, angle in zip(strengths, angles, strict=True):
-        pruned[f"repelled_{times}"] = make_arm(1.0, angle=angle)
+        pruned[f"{kind}_{times}"] = make_arm(1.0, angle=angle)
     found = stable_imp.cifar16.penalized(pruned)
-    assert found["repelled"] is pruned[f"repelled_{chosen}"]
-    assert found.keys() == {"stable", "repelled"}
-    del pruned["repelled_1"]  # without it, a weaker one might have counted
-    assert stable_imp.cifar16.penalized(pruned).keys() == {"stable"}
+    assert found[kind]["angles"] == pruned[f"{kind}_{chosen}"]["angles"]
+    assert found[kind]["strength"] == f"{chosen} times as published"
+    assert found.keys() == {role, kind}
+    del pruned[f"{kind}_1"]  # without it, a weaker one might have counted
+    assert stable_imp.cifar16.penalized(pruned).keys() == {role}
+
+
+def test_dense_networks_that_runs_take_are_their_own() -> None:
+    runs = {run.name: runs_lib.read(run) for run in stable_imp.cifar16.runs()}
+    taken = 0
+    for name, c in runs.items():
+        if path := c.lottery.dense_run:
+            there = runs[path.removeprefix("../")]
+            parts = {f.partition(".")[0] for f, *_ in config.differences(there, c)}
+            # Of level 0, only what is saved may differ.
+            allowed = {"name", "lottery", "instability", "analysis", "solution_penalty"}
+            assert parts <= allowed, name
+            taken += 1
+    assert taken > 20
 
 
 def test_batches_are_compared_from_initialization() -> None:
@@ -378,7 +415,7 @@ def test_other_settings_are_compared_by_seed() -> None:
     shown = tables.show_settings(frame).set_index("Setting")
     assert shown.loc["12 epochs", "Dense (%)"] == "71.00 ± 1.00"
     assert shown.loc["12 epochs", "Tickets of 150 (%)"] == "69.00 ± 0.00"
-    assert shown.loc["as in part 1", "Tickets of 150 (%)"] == ""
+    assert shown.loc["batches of 128, rate 0.2", "Tickets of 150 (%)"] == ""
     values = frame.query("setting == ''")["dense_from_150"]
     assert values.tolist() == [
         line(0, [150], [151.0])["instability"][s][0] for s in range(3)

@@ -195,7 +195,7 @@ def test_converted_records_fit_no_recipe_but_have_measurements(root: Path) -> No
     assert not [
         t.run.name for t in tasks if driver.is_done(t) and t.run.name in converted
     ]
-    assert converted <= records.load_all(kept, runs).keys()
+    assert converted <= records.load_all(kept, runs, study.version).keys()
 
 
 def test_the_recipe_includes_those_of_runs_it_starts_from(tmp_path: Path) -> None:
@@ -281,6 +281,7 @@ def test_the_time_left_is_estimated_from_the_runs_so_far(
     pace = driver.Pace(tasks)
     assert pace.describe(tasks[0]) == "[0 of 3 done] tost: a"
     pace.add(tasks[0])
+    # What has passed of a run that has not ended, when stopped, does not count.
     words = pace.describe(tasks[1])
     assert words == "[1 of 3 done] tost: b; about 3.0 h for the 2 left"
 
@@ -307,9 +308,11 @@ def test_pages_say_how_long_training_took_and_on_what() -> None:
     second = Record("b", {}, 1200, 5400.0, made | {"processor": "A processor"})
     assert records.describe([old]) == ""
     assert records.describe([first, second]) == (
-        "Training the 1,210 networks took 2.5 hours of single processes, without "
-        "measuring them, on cpu, A processor (JAX 0.10.2)."
+        "Training the 1,210 networks took 2.5 hours, summed over processes and without "
+        "what was measured afterwards, on cpu, A processor (JAX 0.10.2)."
     )
+    gpu = second._replace(made_with=second.made_with | {"device": "NVIDIA H200"})
+    assert "afterwards, on NVIDIA H200 (JAX" in records.describe([gpu])
     assert "the 10 networks of 1 of these runs took 1.0" in records.describe(
         [old, first]
     )

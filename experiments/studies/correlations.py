@@ -13,6 +13,8 @@ from scipy import stats
 
 from experiments.studies.effects import CONFIDENCE, RESAMPLES, Effect
 
+MIN_BLOCKS = 5  # for a bootstrap
+
 
 def rank_correlation(
     x: Float[np.ndarray, "seeds variants"],
@@ -72,7 +74,8 @@ def stronger_correlation(
     """Tests whether one measure is correlated with a third more strongly than another.
 
     The absolute values of the mean coefficients are compared by a bootstrap over blocks
-    of variants, which keeps the dependence of the two.
+    of variants, which keeps the dependence of the two. With fewer than `MIN_BLOCKS`, a
+    bootstrap shows nothing, and both p-values are 1.
 
     Args:
       one: the measure of every seed and variant that should be more correlated.
@@ -108,6 +111,8 @@ def stronger_correlation(
     observed = float(gaps(np.arange(variants)[None])[0])
     words = f"{observed:+.2f} in absolute value"
     n = len(members)
+    if n < MIN_BLOCKS:
+        p = against = 1.0
     return Effect(observed, (float(low), float(high)), p, against, n, words)
 
 

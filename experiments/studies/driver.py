@@ -240,7 +240,7 @@ class Pace:
         self.left = {
             task: count_networks(task.run) for task in tasks if not is_done(task)
         }
-        self.networks = 0
+        self.networks, self.seconds = 0, 0.0  # of runs that have ended
         self.began = time.monotonic()
         kept = [
             records.load(records.path_of(task.places.records, task.run))
@@ -265,9 +265,8 @@ class Pace:
         Before its first run has ended, at that of the training of the runs that are
         done; "" if there are none.
         """
-        if self.networks:
-            networks, seconds = self.networks, time.monotonic() - self.began
-        else:
+        networks, seconds = self.networks, self.seconds
+        if not networks:
             networks, seconds = np.sum([(0, 0.0), *self.earlier], axis=0)
         if not networks:
             return ""
@@ -281,6 +280,7 @@ class Pace:
           task: the run.
         """
         self.networks += self.left.pop(task)
+        self.seconds = time.monotonic() - self.began
 
 
 @contextlib.contextmanager

@@ -197,6 +197,19 @@ def every(*effects: Effect, words: str | None = None) -> Effect:
     return weakest._replace(p_against=_least(effects), n=n, words=joined)
 
 
+def some(*effects: Effect, words: str | None = None) -> Effect:
+    """Combines effects into one claim that holds if any of them holds.
+
+    The claim is shown if one part is, with Bonferroni's correction for choosing it. It
+    is refuted if each part is.
+
+    Args:
+      *effects: the parts.
+      words: the measurements as text; None joins those of the parts.
+    """
+    return opposite(every(*map(opposite, effects), words=words))
+
+
 def _least(effects: Sequence[Effect]) -> float:
     """Returns the smallest p-value against a part, corrected by Bonferroni."""
     return min(1.0, len(effects) * min(e.p_against for e in effects))

@@ -103,15 +103,23 @@ def save(path: Path, record: Record) -> None:
     metrics_log.write_atomically(path, text + "\n")
 
 
-def load_all(folder: Path, runs: Sequence[Run]) -> dict[str, Record]:
-    """Reads the measurements of all runs that have some, by name of the run.
+def load_all(folder: Path, runs: Sequence[Run], version: int) -> dict[str, Record]:
+    """Reads the measurements that fit the recipes of their runs, by name of the run.
+
+    Those that were converted from an earlier version are read too.
 
     Args:
       folder: directory of their files.
       runs: the runs of a study.
+      version: version of the code that measures; see `study.Study`.
     """
-    each = {run.name: load(path_of(folder, run)) for run in runs}
-    return {name: record for name, record in each.items() if record}
+    each = {run.name: (run, load(path_of(folder, run))) for run in runs}
+    return {
+        name: record
+        for name, (run, record) in each.items()
+        if record
+        and (record.recipe == CONVERTED or record.recipe == recipe(run, runs, version))
+    }
 
 
 def describe(kept: Sequence[Record]) -> str:
@@ -125,14 +133,20 @@ def describe(kept: Sequence[Record]) -> str:
         return ""
     hours = sum(one.seconds for one in known) / 3600
     each = [one.made_with for one in known]
-    devices = dict.fromkeys(one.get("processor", one["device"]) for one in each)
+    devices = dict.fromkeys(map(_device, each))
     versions = dict.fromkeys(one["jax"] for one in each)
     part = "" if len(known) == len(kept) else f" of {len(known)} of these runs"
     return (
         f"Training the {sum(one.networks for one in known):,} networks{part} took "
-        f"{hours:.1f} hours of single processes, without measuring them, on "
-        f"{', '.join(devices)} (JAX {', '.join(versions)})."
+        f"{hours:.1f} hours, summed over processes and without what was measured "
+        f"afterwards, on {', '.join(devices)} (JAX {', '.join(versions)})."
     )
+
+
+def _device(made_with: dict[str, str]) -> str:
+    """Returns the accelerator, or the name of the processor where it is known."""
+    device = made_with["device"]
+    return made_with.get("processor", device) if device == "cpu" else device
 
 
 def _with_nan(value: Any) -> Any:

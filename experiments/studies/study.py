@@ -80,7 +80,7 @@ class Study:
         sections = []
         for setting in self.settings:
             listed = self.runs(setting, scale)
-            found = records.load_all(kept, listed)
+            found = records.load_all(kept, listed, self.version)
             if found:
                 short = {
                     name.removeprefix(f"{setting}_"): record.measured

@@ -5,6 +5,7 @@ Their interpolation, pruned again, can be more accurate than each of them, and i
 sparse as the one it starts from. Nothing is trained.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -42,9 +43,9 @@ def lottery_pool(
     ratios: Sequence[float] = RATIOS,
     search: int | None = None,
 ) -> Pool:
-    r"""Interpolates other tickets into one, greedily, as long as the score rises.
+    r"""Interpolates other tickets into one, each if the score then rises.
 
-    The other tickets are tried in the order of their distance in levels, at equal
+    All other tickets are tried in the order of their distance in levels, at equal
     distance the denser one first. A ticket :math:`\theta_i` is interpolated with the
     pool so far, :math:`(1 - \alpha)\, \theta + \alpha\, \theta_i`, for each ratio
     :math:`\alpha`; each time, the weights of smallest magnitude over all layers are
@@ -68,7 +69,7 @@ def lottery_pool(
 
     Raises:
       ValueError: if there is no such ticket, a ratio is not in (0, 1), there are none,
-        or `search` is below 0.
+        `search` is below 0, or a score or weight is not finite.
       TypeError: if an argument has a wrong type.
 
     Examples:
@@ -84,7 +85,8 @@ def lottery_pool(
 
     Deviations:
       The authors compare validation accuracies with the test accuracy of the first
-      ticket; here one score decides everything.
+      ticket; here one score decides everything. By default their code tries two other
+      tickets, here all.
 
     References:
       Yin, Liu, Fang, Huang, Menkovski, Pechenizkiy. Lottery Pools: Winning More by
@@ -92,11 +94,12 @@ def lottery_pool(
       arXiv:2208.10842; the order of the tickets and the pruning after each
       interpolation are from the authors' code.
     """
+    ratios = tuple(ratios)
     _check(solutions, start, ratios, search)
     count = masks_lib.num_active(solutions[start].masks)
     masks = solutions[start].masks
     params = masks_lib.apply(masks, solutions[start].params)
-    pool = Pool(Solution(params, masks), float(evaluate(params, masks)), ())
+    pool = Pool(Solution(params, masks), _score(evaluate, params, masks), ())
     for index in _by_distance(start, len(solutions))[:search]:
         other = masks_lib.apply(solutions[index].masks, solutions[index].params)
         tried = []
@@ -104,7 +107,7 @@ def lottery_pool(
             found = _pruned(
                 _interpolated(pool.solution.params, other, ratio), masks, count
             )
-            tried.append((float(evaluate(*found)), ratio, found))
+            tried.append((_score(evaluate, *found), ratio, found))
         score, ratio, found = max(tried, key=lambda one: one[0])
         if score > pool.score:
             pool = Pool(found, score, (*pool.chosen, (index, ratio)))
@@ -130,6 +133,19 @@ def _check(
         )
     if search is not None and search < 0:
         raise ValueError(f"search: expected None or 0 or more, got {search}")
+
+
+def _score(
+    evaluate: Callable[[Params, Masks], float], params: Params, masks: Masks
+) -> float:
+    """Returns the score of a ticket, which must be finite to be compared."""
+    found = float(evaluate(params, masks))
+    if not math.isfinite(found):
+        raise ValueError(
+            f"evaluate: expected a finite score, got {found}; return a low number for "
+            "a network that can't be used"
+        )
+    return found
 
 
 def _by_distance(start: int, count: int) -> list[int]:

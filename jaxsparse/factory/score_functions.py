@@ -104,8 +104,8 @@ def ntk_sap(
 ) -> Scores:
     """Scores weights by NTK-SAP in training mode, see `scores.ntk_sap`.
 
-    At initialization the running statistics of BatchNorm say nothing of its inputs, and
-    inputs are drawn, so that it normalizes by each batch.
+    At initialization the running statistics of BatchNorm say nothing of its inputs, so
+    that BatchNorm normalizes each batch by its own.
 
     Args:
       params: parameters of one replicate.

@@ -140,6 +140,7 @@ def test_only_so_many_tickets_are_tried() -> None:
         ({"ratios": ()}, "ratios: expected numbers between 0 and 1"),
         ({"ratios": (0.5, 1.0)}, "ratios: expected numbers between 0 and 1"),
         ({"search": -1}, "search: expected None or 0 or more, got -1"),
+        ({"evaluate": lambda *_: float("nan")}, "expected a finite score, got nan"),
     ],
 )
 def test_what_cannot_be_right_is_refused(given: dict[str, Any], words: str) -> None:

@@ -21,7 +21,7 @@ SEEDS = {"rigl": 3, "rigl_plus": 3}
 EXAMPLES = 1000
 FEW = 100  # of runs that train for at most 1,000 steps, or on at most 2,000 examples
 LARGEST = 3000  # weights whose spectrum is computed exactly
-# Networks in which a product with the Hessian takes so long that no spectrum is.
+# Networks whose whole spectrum would take too long; only its ends are computed.
 SLOW = ("resnet8",)
 STEPS = 50  # of Lanczos' method, where the spectrum is not exact
 
@@ -98,25 +98,50 @@ def new_negatives(states: list[dict[str, Any]]) -> dict[Place, float]:
       states: from `spectrum`, for several places of one variant.
 
     Returns:
-      For every place after a mask update that also has the place before: negatives
-      after minus those before, by one threshold for both; or by how much the least
-      eigenvalue fell, where the spectra are not exact.
+      For every place after a mask update that also has the place before, both with
+      exact spectra: negatives after minus those before, by one threshold for both.
     """
+    return {
+        place: eigenvalues.compare(before["eigenvalues"], after["eigenvalues"])[
+            "new_negatives"
+        ]
+        for place, (before, after) in _pairs(states).items()
+        if "eigenvalues" in before and "eigenvalues" in after
+    }
+
+
+def falls(states: list[dict[str, Any]]) -> dict[Place, float]:
+    """Compares the least eigenvalue after mask updates with that before.
+
+    Args:
+      states: from `spectrum`, for several places of one variant.
+
+    Returns:
+      By how much it fell, for every place after a mask update that also has the place
+      before.
+    """
+    return {
+        place: _least(before) - _least(after)
+        for place, (before, after) in _pairs(states).items()
+    }
+
+
+def _pairs(
+    states: list[dict[str, Any]],
+) -> dict[Place, tuple[dict[str, Any], dict[str, Any]]]:
+    """Returns the states before and after each mask update."""
     found = {place_of(state): state for state in states}
-    pairs = {
+    return {
         place: (found[before], after)
         for place, after in found.items()
         if place.moment == "after"
         and (before := place._replace(moment="before")) in found
     }
-    return {
-        place: eigenvalues.compare(before["eigenvalues"], after["eigenvalues"])[
-            "new_negatives"
-        ]
-        if "eigenvalues" in after
-        else min(before["lanczos"]["bottom"]) - min(after["lanczos"]["bottom"])
-        for place, (before, after) in pairs.items()
-    }
+
+
+def _least(state: dict[str, Any]) -> float:
+    """Returns the least eigenvalue of a state, exact if it is."""
+    return min(state.get("eigenvalues") or state["lanczos"]["bottom"])
 
 
 def spectrum(

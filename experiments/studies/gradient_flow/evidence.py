@@ -23,16 +23,17 @@ EARLY = 0.25  # of training: mask updates that are compared
 CHANCE = 10.0  # percent, of ten classes
 
 
-def higher(better: str, worse: str) -> Callable[[Found], Effect]:
-    """Compares the accuracies of two variants, seed by seed.
-
-    Seeds of the same number share the order of the data, and at `cifar16` the mask if
-    both variants start from the pruning run. Where only means and deviations are known,
-    or numbers of seeds differ, seeds are compared as if independent.
+def higher(
+    better: str, worse: str, *, paired: bool = True
+) -> Callable[[Found], Effect]:
+    """Compares the accuracies of two variants.
 
     Args:
       better: the variant that should be more accurate.
       worse: the other one.
+      paired: whether seeds of the same number share something: the order of the data,
+        and at `cifar16` the mask of the pruning run. Where only means and deviations
+        are known, or numbers of seeds differ, seeds are compared as if independent.
     """
 
     def evaluate(found: Found) -> Effect:
@@ -41,7 +42,7 @@ def higher(better: str, worse: str) -> Callable[[Found], Effect]:
             return effects.higher_by_summary(*map(summary, pair))
         a, b = (np.asarray(one["accuracy"]) for one in pair)
         exact = are_dead(np.concatenate([a, b]), CHANCE)
-        if len(a) != len(b):
+        if not paired or len(a) != len(b):
             return effects.higher(a, b, exact=exact)
         words = f"{spread(a)} against {spread(b)}"
         return effects.above(a - b, exact=exact).said(words)
@@ -274,18 +275,28 @@ def distances(found: Found) -> Effect:
 
 
 def negatives(found: Found) -> Effect:
-    """New negative curvature after mask updates, averaged within seeds."""
+    """New negative eigenvalues after mask updates, averaged within seeds."""
+    return _after_updates(found, curvature.new_negatives)
+
+
+def least_falls(found: Found) -> Effect:
+    """Fall of the least eigenvalue over mask updates, averaged within seeds."""
+    return _after_updates(found, curvature.falls)
+
+
+def _after_updates(
+    found: Found, change: Callable[[list[Found]], dict[curvature.Place, float]]
+) -> Effect:
+    """Tests whether a change of the spectrum over mask updates is above 0."""
     for variant in ("rigl_plus", "rigl"):
-        made = curvature.new_negatives(
-            found["curvature"].get(variant, {}).get("states", [])
-        )
+        made = change(found["curvature"].get(variant, {}).get("states", []))
         if made:
             break
     else:
-        raise NotMeasured("no spectrum around a mask update")
+        raise NotMeasured("no such spectrum around a mask update")
     seeds = sorted({place.seed for place in made})
     means = [
         np.mean([new for place, new in made.items() if place.seed == seed])
         for seed in seeds
     ]
-    return effects.above(means).said(f"{spread(means)} over {len(made)} changes")
+    return effects.above(means).said(f"{spread(means, 3)} over {len(made)} changes")

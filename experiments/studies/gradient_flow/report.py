@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from experiments.studies import claims as claims_lib
@@ -43,9 +44,9 @@ _FLOW = (
 _CURVATURE = (
     "Spectra of the Hessian of the training loss, exact where negative eigenvalues are "
     "counted, otherwise their ends by Lanczos' method. Negative eigenvalues are below "
-    "the rounding error of float32, before and after a mask update by one threshold; "
-    "without a count, the change is the fall of the least one. An error of Lanczos' "
-    "method is the largest relative one of the eigenvalues that it computes."
+    "the rounding error of float32, before and after a mask update by one threshold. "
+    "An error of Lanczos' method is the largest relative one of the eigenvalues that "
+    "it computes."
 )
 
 
@@ -122,19 +123,13 @@ def _lines(setting: str, found: Found) -> list[str]:
             "All seeds of a variant that starts from the pruning run train one mask, "
             "that of its first seed: n counts orders of the data."
         )
-    summaries = {
-        name: evidence.summary(entry) for name, entry in found["predictions"].items()
-    }
     dead = [
-        f"{published.LABELS[name]} ({mean:.2f} ± {sd:.2f})"
-        for name, (mean, sd, n) in summaries.items()
-        if n > 1 and sd > DEAD
+        f"{published.LABELS[name]} ({words})"
+        for name, entry in found["predictions"].items()
+        if (words := _dead(entry))
     ]
     if dead:
-        lines.append(
-            "So large a deviation that some seeds can't have learned: "
-            f"{', '.join(dead)}."
-        )
+        lines.append(f"Some seeds never learned: {', '.join(dead)}.")
     if old := sum("summary" in entry for entry in found["predictions"].values()):
         lines.append(
             f"Measurements of {old} variants are from the tables of an earlier "
@@ -142,6 +137,19 @@ def _lines(setting: str, found: Found) -> list[str]:
             "measured."
         )
     return lines
+
+
+def _dead(entry: Found) -> str:
+    """Says how many seeds never learned, or that some have not; "" if all have.
+
+    Of seeds whose values were not kept, a large deviation tells.
+    """
+    if "summary" in entry:
+        mean, sd, n = evidence.summary(entry)
+        return f"{mean:.2f} ± {sd:.2f} over {n}" if sd > DEAD else ""
+    values = np.asarray(entry.get("accuracy", ()))
+    count = int(np.sum(values < 2 * evidence.CHANCE))
+    return f"{count} of {len(values)}" if count else ""
 
 
 def _agreement(frame: pd.DataFrame) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from experiments.studies import correlations, effects
-from experiments.studies.claims import Found, NotMeasured, entries
+from experiments.studies.claims import Found, NotMeasured, are_dead, entries
 from experiments.studies.effects import Effect, spread
 from jaxsparse.analysis import mode_connectivity
 
@@ -33,13 +33,8 @@ def gaps(variant: Found, control: str = "reinitialized") -> np.ndarray:
       variant: measurements of a run.
       control: the control that is subtracted.
     """
-    if control not in variant["controls"]:
-        raise NotMeasured(f"no control {control}")
-    ticket, other = (
-        np.asarray(values, np.float64)
-        for values in (variant["ticket"], variant["controls"][control])
-    )
-    return np.nanmean((ticket - other)[:, _late(variant)], axis=1)
+    ticket, other = _compared(variant, control)
+    return np.mean(ticket - other, axis=1)
 
 
 def accuracies(variant: Found, name: str) -> np.ndarray:
@@ -51,12 +46,22 @@ def accuracies(variant: Found, name: str) -> np.ndarray:
       variant: measurements of a run.
       name: "ticket" or "reinitialized".
     """
-    if (controls := variant["controls"].get("reinitialized")) is None:
-        raise NotMeasured("no control reinitialized")
-    controls = np.asarray(controls, np.float64)
-    chosen = _late(variant) & ~np.isnan(controls).all(axis=0)
-    rows = variant["ticket"] if name == "ticket" else controls
-    return np.mean(np.asarray(rows, np.float64)[:, chosen], axis=1)
+    ticket, control = _compared(variant, "reinitialized")
+    return np.mean(ticket if name == "ticket" else control, axis=1)
+
+
+def _compared(variant: Found, control: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns accuracies of tickets and of a control in late rounds that have it."""
+    if control not in variant["controls"]:
+        raise NotMeasured(f"no control {control}")
+    ticket, other = (
+        np.asarray(values, np.float64)
+        for values in (variant["ticket"], variant["controls"][control])
+    )
+    chosen = _late(variant) & ~np.isnan(other).any(axis=0)
+    if not chosen.any():
+        raise NotMeasured(f"no late round with the control {control}")
+    return ticket[:, chosen], other[:, chosen]
 
 
 def _late(variant: Found) -> np.ndarray:
@@ -90,6 +95,26 @@ def successive(variant: Found) -> np.ndarray:
     """
     matrices = np.asarray(variant["angles"])[:, :-1, :-1]
     return np.mean(np.diagonal(matrices, offset=1, axis1=1, axis2=2), axis=1)
+
+
+def moves_apart(plain: Found, repelled: Found) -> Effect:
+    """Tests whether repulsion moves successive rounds apart by `APART`.
+
+    Args:
+      plain: measurements of the run without it.
+      repelled: measurements of the run with it.
+    """
+    return effects.above(successive(repelled) - successive(plain), APART)
+
+
+def moves_together(plain: Found, attracted: Found) -> Effect:
+    """Tests whether attraction moves successive rounds together by `APART`.
+
+    Args:
+      plain: measurements of the run without it.
+      attracted: measurements of the run with it.
+    """
+    return effects.above(successive(plain) - successive(attracted), APART)
 
 
 def rises(variant: Found, part: str) -> np.ndarray:
@@ -129,16 +154,15 @@ def onset(found: Found, level: int) -> dict[int, np.ndarray]:
     return dict(sorted(by_step.items()))
 
 
-def has_dead(*variants: Found) -> bool:
-    """Returns whether a seed, a ticket or a control, never learned.
+def has_dead(*variants: Found, control: str = "reinitialized") -> bool:
+    """Returns whether a ticket or a control that is compared never learned.
 
     Args:
       *variants: measurements of runs.
+      control: the control.
     """
     return any(
-        np.nanmin(np.asarray(rows, np.float64)) < 2 * CHANCE
-        for v in variants
-        for rows in (v["ticket"], *v["controls"].values())
+        are_dead(rows, CHANCE) for v in variants for rows in _compared(v, control)
     )
 
 
@@ -242,9 +266,8 @@ def win(control: str) -> Callable[[Found], Effect]:
     def evaluate(found: Found) -> Effect:
         (stable,) = entries(found["variants"], "stable")
         values = gaps(stable, control)
-        return effects.above(values, exact=has_dead(stable)).said(
-            f"{spread(values)} points"
-        )
+        exact = has_dead(stable, control=control)
+        return effects.above(values, exact=exact).said(f"{spread(values)} points")
 
     return evaluate
 
@@ -261,7 +284,7 @@ def repelled(found: Found) -> Effect:
     """Gap of tickets with and without repulsion."""
     pair = entries(found["penalty"], "stable", "repelled")
     before, after = map(gaps, pair)
-    words = f"gap {spread(before)} points, repelled {spread(after)}"
+    words = f"gap {spread(before)} points, repelled {spread(after)}{_strength(pair[1])}"
     return effects.above(0.5 * before - after, exact=has_dead(*pair)).said(words)
 
 
@@ -273,6 +296,7 @@ def controls_spared(found: Found) -> Effect:
         for name in ("ticket", "reinitialized")
     )
     words = f"controls lose {spread(control)} points, tickets {spread(lost)}"
+    words += _strength(pair[1])
     return effects.above(0.5 * lost - control, exact=has_dead(*pair)).said(words)
 
 
@@ -282,6 +306,7 @@ def attracted(found: Found) -> Effect:
     gain = accuracies(attracted, "ticket") - accuracies(plain, "reinitialized")
     before = gaps(plain)
     words = f"above plain controls by {spread(gain)} points, plain by {spread(before)}"
+    words += _strength(attracted)
     exact = has_dead(*pair)
     parts = effects.above(gain, exact=exact), effects.above(gain - before, exact=exact)
     return effects.every(*parts, words=words)
@@ -291,9 +316,13 @@ def attraction_hurts(found: Found) -> Effect:
     """Loss of controls by attraction."""
     pair = entries(found["penalty"], "unstable", "attracted")
     a, b = (accuracies(variant, "reinitialized") for variant in pair)
-    return effects.above(a - b, exact=has_dead(*pair)).said(
-        f"lose {spread(a - b)} points"
-    )
+    words = f"lose {spread(a - b)} points{_strength(pair[1])}"
+    return effects.above(a - b, exact=has_dead(*pair)).said(words)
+
+
+def _strength(variant: Found) -> str:
+    """Says which strength of the penalty counts, where several were tried."""
+    return f" (strength {variant['strength']})" if "strength" in variant else ""
 
 
 def angles(found: Found) -> Effect:

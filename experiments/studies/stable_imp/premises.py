@@ -12,8 +12,9 @@ from experiments.studies.stable_imp.evidence import (
     gaps,
     has_dead,
     instabilities,
+    moves_apart,
+    moves_together,
     onset,
-    successive,
 )
 
 
@@ -98,12 +99,12 @@ SMALL_IS_UNSTABLE = _of(
 MOVES_APART = _of(
     *("penalty", "stable", "repelled"),
     name=f"repulsion moves rounds apart, {APART:g} right angles",
-    evaluate=lambda a, b: effects.above(successive(b) - successive(a), APART),
+    evaluate=moves_apart,
 )
 MOVES_TOGETHER = _of(
     *("penalty", "unstable", "attracted"),
-    name=f"attraction moves rounds by {APART:g} right angles",
-    evaluate=lambda a, b: effects.above(successive(a) - successive(b), APART),
+    name=f"attraction moves rounds together, {APART:g} right angles",
+    evaluate=moves_together,
 )
 TICKETS_LOSE = _of(
     *("penalty", "stable", "repelled"),

@@ -122,8 +122,9 @@ def _at(found: Found) -> dict[int, Gains]:
     return {at: _chosen(each, sparsity=at) for at in places}
 
 
-def _highest_gains(found: Found) -> Effect:
-    return _mean_above(found, "all", list(_at(found).values())[-1])
+def _gains_somewhere(found: Found) -> Effect:
+    parts = [_mean_above(found, "all", each) for each in _at(found).values()]
+    return effects.some(*parts)
 
 
 def _grows(found: Found) -> Effect:
@@ -151,8 +152,9 @@ def _compared(found: Found) -> dict[str, Gains]:
     }
 
 
-def _all_gain(found: Found) -> Effect:
-    return _mean_above(found, "all", _compared(found)["all"])
+def _some_gain(found: Found) -> Effect:
+    parts = [_mean_above(found, *one) for one in _compared(found).items()]
+    return effects.some(*parts)
 
 
 def _more_together(found: Found) -> Effect:
@@ -235,7 +237,7 @@ CLAIMS = (
         "recipe, ResNet-18 on CIFAR-100: arXiv:2101.03255)",
         "gain at the highest sparsity above that at the lowest, averaged over masks",
         _grows,
-        (Premise("all techniques help at the highest sparsity", _highest_gains),),
+        (Premise("all techniques help at some sparsity", _gains_somewhere),),
     ),
     Claim(
         "more together than alone",
@@ -243,7 +245,7 @@ CLAIMS = (
         "not known to us; all four are recommended together",
         "gain of all above that of each alone, averaged over the cells that have both",
         _more_together,
-        (Premise("all techniques help in these cells", _all_gain),),
+        (Premise("some technique, or all, helps in these cells", _some_gain),),
     ),
     Claim(
         "sparse networks need them",
