@@ -22,7 +22,7 @@ GRID = variants.Grid(
     ("tickets",),
     (80,),
     ("smoothing",),
-    (variants.Limit(("activation_released",), ("random", "snip"), 80),),
+    (variants.Limit(("activation_released",), ("random", "snip"), (80,)),),
 )
 
 
@@ -68,8 +68,8 @@ def test_all_techniques_are_those_that_are_tried_alone() -> None:
                 fields = variants.of_cell(grid, cell)
                 assert fields["none"] == {}
                 absent, forms = set(), set()
-                for names, masks, sparsity in grid.limited:
-                    there = cell.mask in masks and cell.sparsity == sparsity
+                for names, masks, sparsities in grid.limited:
+                    there = cell.mask in masks and cell.sparsity in sparsities
                     absent |= set() if there else set(names)
                     forms |= set(names) & variants.FORMS.keys()
                 if "all" in fields:

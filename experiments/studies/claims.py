@@ -28,6 +28,7 @@ Found = Mapping[str, Any]
 MIN_UNITS = 3
 SIGNIFICANT = 0.05
 SHORT = 1 / 3  # of the published number of updates
+DEAD = 1.5  # times the accuracy of guessing
 REPRODUCED, CONTRADICTED, UNCLEAR = "reproduced", "contradicted", "unclear"
 ABSENT, NOT_MEASURED = "premise absent", "not measured"
 VERDICTS = (REPRODUCED, CONTRADICTED, UNCLEAR, ABSENT, NOT_MEASURED)
@@ -268,7 +269,7 @@ def are_dead(accuracies: Any, chance: float) -> bool:
 
     Args:
       accuracies: test accuracies.
-      chance: accuracy of guessing, in the same unit. A network below twice this has
-        not learned.
+      chance: accuracy of guessing, in the same unit. A network below `DEAD` times this
+        has not learned.
     """
-    return bool(np.min(accuracies) < 2 * chance)
+    return bool(np.min(accuracies) < DEAD * chance)
