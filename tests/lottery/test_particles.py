@@ -11,9 +11,13 @@ from flax import linen as nn
 from helpers import tiny
 
 import jaxsparse
+from experiments.studies.methods import measure
+from experiments.studies.run_reader import Reader
+from experiments.studies.runs import Run
 from jaxsparse import config as config_lib
 from jaxsparse import masks, transforms
 from jaxsparse.analysis import soups
+from jaxsparse.factory import input_data
 from jaxsparse.lottery import imp, particles, plan, tickets
 from jaxsparse.stages import end_name
 from jaxsparse.training import state as state_lib
@@ -93,6 +97,22 @@ def test_levels_prune_and_start_from_the_mean_of_a_group(tmp_path: Path) -> None
     np.testing.assert_allclose(
         soup["dense1"]["kernel"], kernels.mean(axis=0), rtol=1e-5, atol=1e-7
     )
+    # The study of methods tests the soup of each group.
+    reader = Reader(Run(tmp_path.name, "", {}), tmp_path.parent, "")
+    test = reader.run.dataset.test
+    inputs = input_data.make_task(reader.run.config, reader.run.dataset).inputs(
+        jnp.asarray(test.images)
+    )
+    wanted = []
+    for first in (0, 2):
+        both = jax.tree.map(
+            lambda leaf, i=first: leaf[i : i + 2], (last.params, chosen)
+        )
+        variables = {"params": soups.average(*both)}
+        logits = opened.model().apply(variables, inputs, train=False)
+        right = np.argmax(np.asarray(logits), axis=-1) == test.labels
+        wanted.append(100 * float(np.mean(right)))
+    assert measure.of_soups(reader, 2) == pytest.approx(wanted)
     outside = ~np.asarray(chosen["dense1"]["kernel"][0])
     assert not np.asarray(soup["dense1"]["kernel"])[outside].any()
     assert transforms.get_masks(last.opt_state)["dense1"]["kernel"].shape[0] == 4
