@@ -357,7 +357,10 @@ def check_protocol(network: str, arm: str, c: Any) -> None:
 
 
 def test_variants_differ() -> None:
-    named = published.LABELS.keys() - {"pruned", "lt_150", "rigl_inverted_plus"}
+    at_90 = {f"{name}_90" for name in variants.AT_90}
+    named = published.LABELS.keys() - at_90
+    assert at_90 < published.LABELS.keys()
+    named -= {"pruned", "lt_150", "rigl_inverted_plus"}
     assert named == variants.fields_of("lenet", "1step").keys()
     places = list(published.INITIALIZED.values())
     assert len(set(places)) == len(places)
@@ -383,6 +386,9 @@ def test_seeds_of_cifar16_have_masks_of_their_own() -> None:
             draws = c.warm_start.weights is None
             assert (c.seeds.init != runs["resnet8_prune"].seeds.init) == draws
             assert draws == (name.split("_")[1] not in ("lt", "prune"))
+            pruned = "resnet8_prune_90" if name.endswith("_90") else "resnet8_prune"
+            assert c.warm_start.run == f"../{pruned}"
+            assert c.sparse.sparsity == runs[pruned].sparse.sparsity
             assert c.seeds.data == 1  # another order than that of the pruning run
 
 

@@ -34,6 +34,11 @@ LABELS = {
     "dense": "dense",
 }
 
+LABELS |= {
+    f"{name}_90": f"{LABELS[name]}, 90 %"
+    for name in ("prune", "lt", "lt_150", "scratch", "scratch_plus", "rigl_plus")
+}
+
 # Variants that train the masks of the pruning run: by which method, from which weights.
 INITIALIZED = {
     "scratch": ("static", "Glorot, masked"),

@@ -12,8 +12,8 @@ in another order of the data than the run of its mask.
 `cifar16` has ResNet-8 on CIFAR-10 at 16x16 pixels, at 95 %. There every seed of a
 variant trains the mask of the same seed of the pruning run, so that masks are
 independent; `mask_M` runs, of three masks, have seeds that differ in the order of the
-data, for ensembles. Tickets are rewound to initialization and to update 150, and train
-the whole length of training from there.
+data, for ensembles; and runs that end in `_90` are at 90 %. Tickets are rewound to
+initialization and to update 150, and train the whole length of training from there.
 """
 
 from collections.abc import Mapping
@@ -151,6 +151,10 @@ _FIRST = (
 )
 
 
+# Variants that are also trained at 90 %, for their accuracy.
+AT_90 = ("prune", "lt", "lt_150", "scratch", "scratch_plus", "rigl_plus")
+
+
 def _cifar16() -> list[Run]:
     """Lists the runs of ResNet-8, those of part 2 last."""
     setting, recipe = "resnet8", "configs/gradient_flow_cifar16.py"
@@ -165,15 +169,19 @@ def _cifar16() -> list[Run]:
     # Weights that are read do not depend on a seed; weights that are drawn must not be
     # those that were pruned.
     read_weights = own_mask | {"seeds.init": 0}
-    listed = []
+    whole, listed = {}, []
     for name, own in fields.items():
         steps = {"analysis.save_at": tuple(f"{s}step" for s in kept.get(name, (0,)))}
         same = read_weights if "warm_start.weights" in own else own_mask
         started = {} if "warm_start.run" not in own else own | same
+        whole[name] = own | started | steps
         part = 1 if name in _FIRST else 2
-        listed.append(
-            Run(f"{setting}_{name}", recipe, own | started | steps, part=part)
-        )
+        listed.append(Run(f"{setting}_{name}", recipe, whole[name], part=part))
+    for name in AT_90:
+        own = whole[name] | {"sparse.sparsity": 0.9}
+        if "warm_start.run" in own:
+            own["warm_start.run"] = f"../{setting}_prune_90"
+        listed.append(Run(f"{setting}_{name}_90", recipe, own, part=2))
     for mask in range(MASKS):
         few = {
             "replicates": 3,
@@ -232,7 +240,12 @@ def arrange(setting: str, scale: str, measured: Mapping[str, Any]) -> dict[str, 
     """
     plain = {name: m for name, m in measured.items() if "_mask_" not in name}
     found: dict[str, Any] = {
-        part: {name: m[kind] for name, m in plain.items() if m.get(kind)}
+        part: {
+            name: m[kind]
+            for name, m in plain.items()
+            # Networks of another sparsity are compared by accuracy only.
+            if m.get(kind) and (part == "predictions" or not name.endswith("_90"))
+        }
         for part, kind in _PARTS.items()
     }
     found["interpolations"] = {
