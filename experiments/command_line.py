@@ -93,12 +93,14 @@ def path(flag: flags.FlagHolder[str] | flags.FlagHolder[str | None]) -> Path | N
     Args:
       flag: a flag whose value is a path.
 
-    Raises:
-      ValueError: if the path starts with the home folder of an unknown user.
+    A path that starts with the home folder of an unknown user ends the process.
     """
     if not flag.value:
         return None
-    return config.to_path(f"--{flag.name}", flag.value).absolute()
+    try:
+        return config.to_path(f"--{flag.name}", flag.value).absolute()
+    except ValueError as error:
+        fail(str(error))
 
 
 def folder_of_runs(flag: flags.FlagHolder[str | None], default: Path | None) -> Path:

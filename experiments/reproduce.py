@@ -35,7 +35,7 @@ from absl import flags  # noqa: E402
 from experiments import command_line, studies  # noqa: E402
 
 _STUDY = flags.DEFINE_enum("study", None, ["all", *studies.NAMES], "study to rerun")
-_SCALE = flags.DEFINE_enum("scale", "quick", studies.SCALES, "its size")
+_SCALE = flags.DEFINE_enum("scale", "quick", studies.SCALES, "size of the study")
 _HOURS = flags.DEFINE_float(
     "hours", None, "stop at a checkpoint after this time; default: no limit", 0
 )

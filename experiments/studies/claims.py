@@ -1,8 +1,8 @@
 """Claims of papers, and verdicts on them.
 
-A claim names the effect that must be observed, and what it presumes of the setting:
-where training is stable from the start, say, no later start can make it stable. There
-are four verdicts:
+A claim names the effect that must be observed, and its premises. For example, a claim
+that later starts become stable presumes that training from initialization is unstable.
+There are five verdicts:
 
     reproduced      the effect is shown
     contradicted    the premises are present, and the effect is refuted as clearly as it
@@ -10,6 +10,7 @@ are four verdicts:
     unclear         neither, or it is not clear whether a premise is present, or there
                     are fewer than `MIN_UNITS` seeds
     premise absent  a premise is refuted: this setting cannot show the effect
+    not measured    a run that the claim compares is missing
 
 "Shown" and "refuted" mean p < 0.05, corrected for the number of claims on the page
 whose premises are present (Holm's method), once for the claims and once for their
@@ -105,7 +106,7 @@ class Judged(NamedTuple):
 
 
 def at_scale(claims: Sequence[Claim], scale: str) -> list[Claim]:
-    """Returns claims with when their thresholds were written, for the runs of a scale.
+    """Sets when the threshold of each claim was written, for the runs of a scale.
 
     Args:
       claims: the claims of a study.

@@ -262,8 +262,8 @@ class Pace:
     def left_words(self) -> str:
         """Says how long the rest takes, at the pace of this process.
 
-        Before its first run has ended, at that of the training of the runs that are
-        done; "" if there are none.
+        Until a run has ended in it, the recorded training times of finished runs are
+        used; "" if there are none.
         """
         networks, seconds = self.networks, self.seconds
         if not networks:

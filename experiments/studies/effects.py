@@ -30,8 +30,8 @@ class Effect(NamedTuple):
     Attributes:
       estimate: the effect.
       interval: its 90 % confidence interval; None if there is none. Where several
-        effects are combined, estimate and interval are those of the one that is the
-        least clear.
+        effects are combined, estimate and interval are those of the least clear one
+        where all must hold (`every`), of the clearest where one must (`some`).
       p: p-value under the hypothesis that the claim is false.
       p_against: p-value under the hypothesis that the claim is true.
       n: number of independent units, such as seeds, masks or networks.
@@ -61,7 +61,8 @@ def above(values: Values, threshold: float = 0.0, *, exact: bool = False) -> Eff
       values: one for each unit, such as differences seed by seed; two or more.
       threshold: what the mean is compared with.
       exact: whether to flip the signs of the deviations from the threshold in all ways,
-        and to bootstrap the interval (percentiles), in place of the t-test.
+        or 9,999 random ones if there are more, and to bootstrap the interval
+        (percentiles), in place of the t-test.
     """
     values = np.asarray(values, np.float64)
     mean, n = float(values.mean()), len(values)

@@ -156,8 +156,8 @@ def _verdicts(judged: Sequence[Judged]) -> str:
     words = f"Verdicts: {', '.join(listed)}."
     if any(one.short for one in judged):
         words += (
-            " All are marked as short: the runs have less than a third of the "
-            "published number of updates."
+            " All verdicts are marked as short: the runs have less than a third of "
+            "the published length."
         )
     return f"{words} {_RULES}"
 

@@ -43,7 +43,7 @@ def lottery_pool(
     ratios: Sequence[float] = RATIOS,
     search: int | None = None,
 ) -> Pool:
-    r"""Interpolates other tickets into one, each if the score then rises.
+    r"""Interpolates other tickets into one, accepting each only if the score rises.
 
     All other tickets are tried in the order of their distance in levels, at equal
     distance the denser one first. A ticket :math:`\theta_i` is interpolated with the
@@ -68,8 +68,8 @@ def lottery_pool(
       that are not prunable are interpolated too.
 
     Raises:
-      ValueError: if there is no such ticket, a ratio is not in (0, 1), there are none,
-        `search` is below 0, or a score or weight is not finite.
+      ValueError: if there is no such ticket, `ratios` is empty or one of them is not in
+        (0, 1), `search` is below 0, or a score or weight is not finite.
       TypeError: if an argument has a wrong type.
 
     Examples:

@@ -198,14 +198,14 @@ CLAIMS = (
         "pre-training helps",
         "Some updates of dense pre-training make tickets better.",
         "88.50 and 90.17 at 16.8 % from 0 and 200",
-        "k updates above 0",
+        "tickets from k updates more accurate than those from 0",
         _more("k0", "k1"),
     ),
     Claim(
         "more pre-training helps more",
         "More updates of dense pre-training make tickets better still.",
         "90.17 and 91.03 at 16.8 % from 200 and 400",
-        "2k updates above k",
+        "tickets from 2k updates more accurate than those from k",
         _more("k1", "k2"),
     ),
     Claim(
@@ -220,7 +220,8 @@ CLAIMS = (
         "a random part suffices",
         "At equal updates, a small random part of the data does as well as all.",
         "90.36 on 3,200, 90.17 on all, 16.8 %",
-        "6.4 % of the data lose less than a third of what k updates gain over 0",
+        "with 6.4 % of the data, less than a third of what k updates gain over 0 is "
+        "lost",
         _as_good("random", "k1", "k0"),
         (_gains("k0", "k1"),),
     ),

@@ -29,8 +29,8 @@ ABOUT = {
         "known."
     ),
     "cifar16": (
-        " Test accuracies of dense networks and of tickets of updates 0 and 150 had "
-        "been seen."
+        " Known of this setting were the test accuracies of dense networks and of "
+        "tickets rewound to updates 0 and 150, from earlier trials."
     ),
 }
 

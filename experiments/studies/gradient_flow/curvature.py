@@ -140,7 +140,7 @@ def _pairs(
 
 
 def _least(state: dict[str, Any]) -> float:
-    """Returns the least eigenvalue of a state, exact if it is."""
+    """Returns the least eigenvalue of a state, exact if the spectrum is."""
     return min(state.get("eigenvalues") or state["lanczos"]["bottom"])
 
 

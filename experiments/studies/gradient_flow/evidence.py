@@ -16,6 +16,7 @@ from experiments.studies.claims import (
 )
 from experiments.studies.effects import Effect, spread
 from experiments.studies.gradient_flow import curvature
+from experiments.studies.gradient_flow.published import LABELS
 from jaxsparse.analysis import mode_connectivity
 
 CONNECTED, APART = 1.0, 5.0  # percentage points of error barrier: below, above
@@ -90,7 +91,7 @@ def scratch_is_apart(found: Found) -> Effect:
 
 
 def agree(variant: str) -> Callable[[Found], Effect]:
-    """Compares disagreements with the pruned solution with those from scratch.
+    """Compares disagreement with the pruned solution to that of training from scratch.
 
     Args:
       variant: the variant, which should disagree less than half as much.
@@ -299,4 +300,5 @@ def _after_updates(
         np.mean([new for place, new in made.items() if place.seed == seed])
         for seed in seeds
     ]
-    return effects.above(means).said(f"{spread(means, 3)} over {len(made)} changes")
+    words = f"{spread(means, 3)} over {len(made)} mask updates of {LABELS[variant]}"
+    return effects.above(means).said(words)

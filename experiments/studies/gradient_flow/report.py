@@ -32,8 +32,8 @@ _INITIALIZATIONS = (
 _PREDICTIONS = (
     "Disagreement, as a fraction of the test set, and KL and JS divergence: mean ± "
     "sample standard deviation over pairs of n seeds. With the pruned solution: over "
-    "the seeds. A difference from the published mean is in standard errors, of n "
-    "networks also for means over pairs."
+    "the seeds. A difference from the published mean is in standard errors; those of "
+    "means over pairs are computed as of n networks."
 )
 _FLOW = (
     "Mean ± sample standard deviation over n seeds, before the update at a step: norm "

@@ -7,9 +7,9 @@ tickets minus that of tickets with newly drawn signs and magnitudes (`random_wei
 in points, seed by seed: what both together add to the masks. All of these tickets have
 the same leaves without masks, such as those of BatchNorm, and one order of the
 examples, that of the last level. Masks on other weights are trained in the order of
-level 0. The question how much of a
-gap signs carry was left open by the papers on tickets that need rewinding; the papers
-below have other networks, in which tickets start from initialization.
+level 0. Papers on tickets
+that need rewinding leave open how much of the gap signs carry; the papers below have
+other networks, in which tickets start from initialization.
 
 Tickets continue the learning-rate schedule of the dense network from the rewinding
 step. Aligned and unaligned masks on the weights of step 150 begin a new schedule, over

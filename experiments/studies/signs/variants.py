@@ -2,9 +2,9 @@
 
 ResNet-8 on CIFAR-10 at 16x16 pixels, 5 seeds, two levels that each remove 60 % of the
 weights. Here tickets need rewinding: rewound to step 150 they train as well as the
-dense network, rewound to initialization they do not. The parts of tickets of
-initialization are not asked for, since there is little to divide: in the study
-`stable_imp` they are 2.64 ± 3.93 points above reinitialized ones, n = 5.
+dense network, rewound to initialization they do not. Tickets of initialization are not
+divided into parts, since there is little to divide: in the study `stable_imp` they are
+2.64 ± 3.93 points above reinitialized ones, n = 5.
 
 - `dense`: the dense network of all tickets.
 - `k_150`: tickets that are rewound to step 150, and controls of the last level, which
@@ -41,9 +41,9 @@ CONTROLS = ("random_magnitudes", "random_signs", "random_weights", "shuffled_lay
 _QUICK = (":quick", 3, "30step")  # preset, later rewinding step, length of training
 LABELS = {
     "ticket": "masks, signs and magnitudes",
-    "random_magnitudes": "masks and signs, leaves without masks",
-    "random_signs": "masks and magnitudes, leaves without masks",
-    "random_weights": "masks, leaves without masks",
+    "random_magnitudes": "masks, signs, and leaves that have no mask",
+    "random_signs": "masks, magnitudes, and leaves that have no mask",
+    "random_weights": "masks, and leaves that have no mask",
     "shuffled_layers": "signs and magnitudes, masks shuffled",
 }
 
@@ -74,9 +74,9 @@ def of_setting(setting: str, scale: str) -> list[Run]:
         "warm_start.masks": stages.level_end(LEVELS, levels=LEVELS),
         "seeds.init": 1,
     }
-    # As in `configs/sign_in_mnist.py`, every second epoch until half of training, which
-    # in four epochs is once.
-    half = {"optimizer.weight_decay": 5e-4}  # of that of the recipe
+    half = {"optimizer.weight_decay": 5e-4}  # half of the recipe's
+    # Rescaled as in `configs/sign_in_mnist.py`, every second epoch until half of
+    # training, which in four epochs is once.
     sign_in = half | {
         "sparse.reparameterization": "sign_in",
         "sparse.rescale_every": "780step" if scale == "cifar16" else "10step",

@@ -202,7 +202,8 @@ CLAIMS = (
     ),
     Claim(
         "same region",
-        "Stable rounds end in the same region, unstable ones nearly orthogonal.",
+        "Successive stable rounds end in the same region; unstable ones end nearly "
+        "orthogonal to each other.",
         "near-orthogonal at 128, very small angles at 1,024 and 2,048 (Maene et al., "
         "figure)",
         f"mean angle of successive rounds below {NEAR:.2f} right angles where stable, "

@@ -25,8 +25,7 @@ CAPTIONS = {
         "they start."
     ),
     "rounds": (
-        "Test accuracy of tickets and of the same masks with new weights, by the "
-        "weights remaining."
+        "Test accuracy of tickets and of their controls, by the weights remaining."
     ),
     "stability": (
         "Instability of rounds, and rise of the test error between a round and the one "
@@ -51,7 +50,7 @@ def draw(setting: str, scale: str, found: Found, title: str) -> dict[str, Any]:
     Args:
       setting: one of `variants.SETTINGS`.
       scale: one of `studies.SCALES`.
-      found: from `analysis.measure`.
+      found: from `variants.arrange`.
       title: what was trained.
     """
     names = tables.all_runs(found)

@@ -51,8 +51,9 @@ PUBLISHED_ONSET["resnet8"] = PUBLISHED_ONSET["cifar"]
 ABOUT = {
     "cpu": (
         " Batch sizes were chosen by the instability of dense networks alone, before "
-        "any run had pruned. Amended thresholds are stricter: what a claim presumes "
-        "must be observed too, later of both dense networks and pruned rounds. Bounds "
+        "any run had pruned. Amended thresholds are stricter: premises must be "
+        "observed as well, since a later change in both dense networks and pruned "
+        "rounds. Bounds "
         "of angles and of late rounds were changed when eight runs of `cifar16` had "
         "been seen. A first series had one order of examples for all "
         "rounds, which makes rounds similar, and on CIFAR-10 the published strengths, "
@@ -114,7 +115,8 @@ def section(
                 "Percentage points, mean ± sample standard deviation over n seeds: "
                 "instability between copies of a round, and the rise of the error "
                 "between a round and the one before. Stable: below 2 on the test set, "
-                "on average; matching: accuracy less than 0.2 below the dense network.",
+                "on average; matching, in this table: less than 0.2 points below the "
+                "dense network (claims allow 0.5).",
                 tables.show_stability(found, stability, labels),
             ),
             report_lib.Table(

@@ -198,7 +198,7 @@ def show_stability(
     """Formats the stability of every round, and whether it is stable and matching.
 
     Args:
-      found: from `analysis.measure`.
+      found: from `variants.arrange`.
       frame: from `stability_frame`.
       labels: labels of variants.
     """
