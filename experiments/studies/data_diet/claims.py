@@ -39,6 +39,16 @@ def late(variant: Found) -> np.ndarray:
     return np.mean(np.asarray(variant["ticket"])[:, chosen], axis=1)
 
 
+_LABELS = {"k0": "0 updates", "k1": "k updates", "k2": "2k updates"}
+_LABELS |= {"easy": "easy data", "random": "random data", "hard": "hard data"}
+_LABELS |= {"noise_50": "50 % wrong labels"}
+
+
+def _label(name: str) -> str:
+    """Returns the label of a kind of variant: the updates, or the examples."""
+    return _LABELS[name]
+
+
 def _usual(found: Found, kind: str) -> str:
     return f"{kind}_{found['usual']}"
 
@@ -63,7 +73,8 @@ def _gains(first: str, second: str) -> Premise:
         a, b = _lates(found, first, second)
         return effects.above(b - a)
 
-    return Premise(f"tickets of {second} are better than those of {first}", evaluate)
+    words = f"tickets from {_label(second)} are better than from {_label(first)}"
+    return Premise(words, evaluate)
 
 
 def _more(*names: str) -> Callable[[Found], Effect]:
@@ -72,7 +83,8 @@ def _more(*names: str) -> Callable[[Found], Effect]:
     def evaluate(found: Found) -> Effect:
         each = _lates(found, *(_sized(found, name) for name in names))
         words = ", ".join(
-            f"{spread(one)} {name}" for one, name in zip(each, names, strict=True)
+            f"{_label(name)} {spread(one)}"
+            for one, name in zip(each, names, strict=True)
         )
         steps = zip(each, each[1:], strict=False)
         return effects.every(*(effects.above(b - a) for a, b in steps), words=words)
@@ -108,7 +120,8 @@ def _as_good(part: str, whole: str, base: str) -> Callable[[Found], Effect]:
     def evaluate(found: Found) -> Effect:
         names = (_sized(found, name) for name in (part, whole, base))
         a, b, c = _lates(found, *names)
-        words = f"{spread(a)} {part}, {spread(b)} {whole}, {spread(c)} {base}"
+        pairs = zip((part, whole, base), (a, b, c), strict=True)
+        words = ", ".join(f"{_label(name)} {spread(one)}" for name, one in pairs)
         return effects.below(b - a - PART * (b - c)).said(words)
 
     return evaluate
@@ -118,7 +131,7 @@ def _easy_is_better(found: Found) -> Effect:
     easy, every, part = _lates(
         found, _usual(found, "easy"), "k1", _usual(found, "random")
     )
-    words = f"{spread(easy)} easy, {spread(every)} all, {spread(part)} random"
+    words = f"easy {spread(easy)}, all {spread(every)}, random {spread(part)}"
     parts = effects.above(easy - every), effects.above(easy - part)
     return effects.every(*parts, words=words)
 
