@@ -204,7 +204,7 @@ CLAIMS = (
         "zero steps are too few",
         "Tickets rewound to initialization do not train to dense accuracy.",
         "88.50 at 16.8 %, dense 91.3 to 91.5",
-        f"dense less late tickets of 0 updates above {NEAR:g} points",
+        f"dense minus late tickets of 0 updates above {NEAR:g} points",
         _falls_short,
     ),
     Claim(
@@ -225,7 +225,7 @@ CLAIMS = (
         "a few hundred suffice",
         "After a few hundred updates tickets train to dense accuracy.",
         "91.03 at 16.8 % from 400, dense 91.3 to 91.5",
-        f"dense less late tickets of 2k updates below {NEAR:g} points",
+        f"dense minus late tickets of 2k updates below {NEAR:g} points",
         _matches_dense,
         (_early_falls_short(),),
     ),

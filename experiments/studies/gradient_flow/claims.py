@@ -179,7 +179,7 @@ CLAIMS = (
         "new descent directions",
         "RigL's mask updates make new negative eigenvalues of the Hessian.",
         "more negative eigenvalues after than before (figure)",
-        "number of negative eigenvalues after less before mask updates of RigL+ (of "
+        "number of negative eigenvalues after minus before mask updates of RigL+ (of "
         "RigL without it) above 0, by one threshold for both",
         evidence.negatives,
     ),
@@ -187,8 +187,8 @@ CLAIMS = (
         "steeper descent",
         "RigL's mask updates make the most negative eigenvalue of the Hessian fall.",
         "not in the paper as a number",
-        "least eigenvalue before less that after mask updates of RigL+ (of RigL "
-        "without it), averaged within seeds, above 0",
+        "least eigenvalue before minus after mask updates of RigL+ (of RigL without "
+        "it), averaged within seeds, above 0",
         evidence.least_falls,
         (),
         AFTER,

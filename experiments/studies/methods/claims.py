@@ -93,7 +93,7 @@ def _each_above(*pairs: tuple[str, str]) -> Callable[[Found], Effect]:
 
 
 def _no_worse(name: str, other: str) -> Callable[[Found], Effect]:
-    """Tests whether a method is above another less the margin."""
+    """Tests whether a method is above another minus the margin."""
 
     def evaluate(found: Found) -> Effect:
         ours, theirs = each = accuracies(found, name, other)

@@ -25,7 +25,7 @@ from experiments.studies.stable_imp.premises import (
     starts_unstable,
 )
 
-_GAP = "tickets less {} controls, late rounds, above 0"
+_GAP = "tickets minus {} controls, late rounds, above 0"
 _SEEN = ("cifar16",)
 _IS_STABLE = (is_stable("stable", pruned=False), is_stable("stable", pruned=True))
 _IS_UNSTABLE = (
@@ -62,7 +62,7 @@ CLAIMS = (
         "tickets become stable sooner",
         "Tickets become stable at an earlier update than dense networks.",
         "update 500 against 2,000 (Frankle et al.)",
-        "instability of dense networks less that of tickets, averaged over the starts "
+        "instability of dense networks minus that of tickets, averaged over the starts "
         "between the earliest and the latest, above 0",
         evidence.tickets_sooner,
         (starts_unstable(0),),
@@ -71,7 +71,7 @@ CLAIMS = (
         "unstable tickets fall short",
         "Tickets that are not stable do not match the dense network.",
         "ResNet-20 from initialization (Frankle et al., figure)",
-        f"dense less tickets of the earliest rewinding step above {MATCHING:g} points",
+        f"dense minus tickets of the earliest rewinding step above {MATCHING:g} points",
         evidence.unstable_fall_short,
         (starts_unstable(1),),
     ),
@@ -79,7 +79,7 @@ CLAIMS = (
         "stable tickets match",
         "Tickets that are stable match the dense network.",
         "ResNet-20 from update 500 (Frankle et al., figure)",
-        f"dense less tickets of the latest rewinding step below {MATCHING:g} points",
+        f"dense minus tickets of the latest rewinding step below {MATCHING:g} points",
         evidence.stable_match,
         (premises.LAST_IS_STABLE,),
         seen=_SEEN,
@@ -107,7 +107,7 @@ CLAIMS = (
         "warm-up helps",
         "Where training is unstable or half stable, warm-up makes it more stable.",
         "helps at 512, not at 1,024 and 2,048 (Maene et al., figure)",
-        "instability of dense networks without less that with warm-up above 0",
+        "instability of dense networks without minus with warm-up above 0",
         evidence.warmup_helps,
         (premises.PLAIN_IS_UNSTABLE,),
         seen=_SEEN,
@@ -195,7 +195,7 @@ CLAIMS = (
         "attracting hurts controls",
         "Attraction to the tickets' solutions hurts reinitialized controls.",
         "hurts (Maene et al., figure)",
-        "accuracy of controls without less that with attraction above 0",
+        "accuracy of controls without minus with attraction above 0",
         evidence.attraction_hurts,
         _ATTRACTED,
         seen=_SEEN,

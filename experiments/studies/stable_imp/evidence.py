@@ -204,7 +204,7 @@ def _drop(found: Found, place: int) -> tuple[np.ndarray, int]:
 
 
 def _lost(variant: Found) -> np.ndarray:
-    """Returns the accuracy of dense networks less that of the last tickets [seeds]."""
+    """Returns the accuracy of dense networks minus that of the last tickets [seeds]."""
     ticket = np.asarray(variant["ticket"], np.float64)
     return ticket[:, 0] - ticket[:, -1]
 
@@ -212,14 +212,14 @@ def _lost(variant: Found) -> np.ndarray:
 def unstable_fall_short(found: Found) -> Effect:
     """Loss of tickets that are rewound to the earliest step."""
     lost, step = _drop(found, 0)
-    words = f"dense less tickets of update {step}: {spread(lost)} points"
+    words = f"dense minus tickets of update {step}: {spread(lost)} points"
     return effects.above(lost, MATCHING).said(words)
 
 
 def stable_match(found: Found) -> Effect:
     """Loss of tickets that are rewound to the latest step."""
     lost, step = _drop(found, -1)
-    words = f"dense less tickets of update {step}: {spread(lost)} points"
+    words = f"dense minus tickets of update {step}: {spread(lost)} points"
     return effects.below(lost, MATCHING).said(words)
 
 
