@@ -123,7 +123,8 @@ def spectrum(seed: int, step: int, moment: str, negative: int) -> dict[str, Any]
     """A state with so many negative eigenvalues, and one that is only rounding."""
     least = -0.1 if moment == "before" else -0.2 - seed / 1000
     values = [least] * negative + [-1e-9] + [0.5] * (30 - negative)
-    return {"seed": seed, "step": step, "moment": moment, "eigenvalues": values}
+    place = {"seed": seed, "step": step, "moment": moment, "n": len(values)}
+    return place | {"eigenvalues": values}
 
 
 LENGTH = published.STEPS["lenet"]
@@ -210,6 +211,7 @@ def test_one_threshold_counts_the_negatives_of_both() -> None:
     """A change that only shrinks the largest eigenvalue makes no negative one."""
     before = {"seed": 0, "step": 1, "moment": "before", "eigenvalues": [-1e-5, 1e3]}
     after = {"seed": 0, "step": 1, "moment": "after", "eigenvalues": [-1e-5, 0.5]}
+    before["n"] = after["n"] = 2
     states = [before, after]
     found = findings() | {"curvature": {"rigl": {"states": states}}}
     effect = judged(found)["new descent directions"].effect
@@ -218,7 +220,13 @@ def test_one_threshold_counts_the_negatives_of_both() -> None:
 
 def test_the_least_eigenvalue_must_fall_also_where_spectra_are_not_exact() -> None:
     states = [
-        {"seed": seed, "step": 1, "moment": moment, "lanczos": {"bottom": [least, 1.0]}}
+        {
+            "seed": seed,
+            "step": 1,
+            "moment": moment,
+            "n": 100,
+            "lanczos": {"top": [2.0], "bottom": [least, 1.0]},
+        }
         for seed in range(3)
         for moment, least in (("before", -1.0), ("after", -3.0 - seed / 10))
     ]
@@ -228,6 +236,9 @@ def test_the_least_eigenvalue_must_fall_also_where_spectra_are_not_exact() -> No
     assert effect.estimate == pytest.approx(2.1)
     assert effect.p < 0.01
     assert words["new descent directions"].verdict == "not measured"
+    # Float32 cannot tell eigenvalues of 3 beside one of 1e8 from rounding.
+    states[-1]["lanczos"]["top"] = [1e8]
+    assert judged(found)["steeper descent"].effect.n == 2
 
 
 def test_gains_of_ensembles_over_masks_are_their_own_units() -> None:

@@ -188,7 +188,7 @@ CLAIMS = (
         "RigL's mask updates make the most negative eigenvalue of the Hessian fall.",
         "not in the paper as a number",
         "least eigenvalue before minus after mask updates of RigL+ (of RigL without "
-        "it), averaged within seeds, above 0",
+        "it), averaged within seeds, above 0, where above the rounding error",
         evidence.least_falls,
         (),
         AFTER,
