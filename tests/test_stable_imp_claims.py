@@ -8,7 +8,7 @@ import pytest
 from experiments.studies import claims as claims_lib
 from experiments.studies import runs as runs_lib
 from experiments.studies import stable_imp
-from experiments.studies.stable_imp import claims, evidence, tables, variants
+from experiments.studies.stable_imp import claims, quantities, tables, variants
 from experiments.studies.stable_imp import report as report_lib
 from jaxsparse import config
 
@@ -208,18 +208,20 @@ def test_tickets_of_rounds_without_controls_are_not_compared() -> None:
     tickets = np.asarray(arm["ticket"])
     tickets[:, 5] = 0.0
     arm["ticket"] = tickets.tolist()
-    gap = evidence.accuracies(arm, "ticket") - evidence.accuracies(arm, "reinitialized")
-    assert gap == pytest.approx(evidence.gaps(arm))
+    gap = quantities.accuracies(arm, "ticket") - quantities.accuracies(
+        arm, "reinitialized"
+    )
+    assert gap == pytest.approx(quantities.gaps(arm))
 
 
 def test_controls_that_never_learned_are_dead_too() -> None:
     arm = make_arm(1.0)
-    assert not evidence.has_dead(arm)
+    assert not quantities.has_dead(arm)
     arm["ticket"][0][1] = arm["controls"]["reinitialized"][0][2] = 11.0
-    assert not evidence.has_dead(arm)  # in early rounds
+    assert not quantities.has_dead(arm)  # in early rounds
     arm["controls"]["shuffled_layers"][1][6] = 11.0
-    assert not evidence.has_dead(arm)
-    assert evidence.has_dead(arm, control="shuffled_layers")
+    assert not quantities.has_dead(arm)
+    assert quantities.has_dead(arm, control="shuffled_layers")
 
 
 def test_without_controls_in_late_rounds_nothing_is_compared() -> None:
@@ -278,7 +280,7 @@ def test_batches_are_compared_from_initialization() -> None:
     }
     found = variants.arrange("resnet8", "cifar16", measured)["batches"]
     of = (found["small"], found["large"])
-    values = [evidence.instabilities(one, pruned=False) for one in of]
+    values = [quantities.instabilities(one, pruned=False) for one in of]
     assert np.mean(values, axis=1) == pytest.approx([40.0, 1.0])
 
 
@@ -307,8 +309,8 @@ def test_attracted_tickets_must_beat_controls() -> None:
 
 def test_thirds_of_rounds() -> None:
     arm = {"successive": [[float(i) for i in range(1, 9)]] * 2}
-    assert evidence.rises(arm, "medium").tolist() == [4.5, 4.5]  # of 3 to 6
-    assert evidence.rises(arm, "late").tolist() == [7.5, 7.5]
+    assert quantities.rises(arm, "medium").tolist() == [4.5, 4.5]  # of 3 to 6
+    assert quantities.rises(arm, "late").tolist() == [7.5, 7.5]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from helpers import tiny, tiny_studies
 
 from experiments.studies import driver, stable_imp
 from experiments.studies.runs import Run
-from experiments.studies.stable_imp import claims, evidence, variants
+from experiments.studies.stable_imp import claims, quantities, variants
 from jaxsparse import factory, metrics_log, transforms
 from jaxsparse.reports import plot_style
 from jaxsparse.training import preemption
@@ -98,7 +98,7 @@ def test_gaps_are_of_late_rounds(found: dict[str, Any]) -> None:
     control = np.asarray(arm["controls"]["reinitialized"])
     # Rounds 1 and 2 of 2 are late.
     wanted = [np.mean([ticket[r, i] - control[r, i] for i in (1, 2)]) for r in (0, 1)]
-    np.testing.assert_allclose(evidence.gaps(arm), wanted, rtol=1e-12)
+    np.testing.assert_allclose(quantities.gaps(arm), wanted, rtol=1e-12)
 
 
 def weights(

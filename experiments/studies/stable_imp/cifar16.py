@@ -30,7 +30,7 @@ from typing import Any
 
 from experiments.studies.claims import SIGNIFICANT
 from experiments.studies.runs import Run
-from experiments.studies.stable_imp.evidence import moves_apart, moves_together
+from experiments.studies.stable_imp.quantities import moves_apart, moves_together
 from jaxsparse.training import solution_penalty
 
 SETTING = "resnet8"
@@ -161,7 +161,7 @@ def penalized(pruned: Mapping[str, Any]) -> dict[str, Any]:
     """Arranges the runs of four levels by role.
 
     Of repulsion and attraction, the weakest strength counts that is shown to move
-    successive rounds (`evidence.moves_apart`, `moves_together`), or the strongest if
+    successive rounds (`quantities.moves_apart`, `moves_together`), or the strongest if
     none is.
 
     Args:

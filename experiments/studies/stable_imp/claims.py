@@ -12,17 +12,17 @@ written after.
 
 from experiments.studies.claims import Claim
 from experiments.studies.stable_imp import evidence, premises
-from experiments.studies.stable_imp.evidence import (
-    FAR,
-    MATCHING,
-    NEAR,
-    STABLE,
-)
 from experiments.studies.stable_imp.premises import (
     has_gap,
     is_stable,
     is_unstable,
     starts_unstable,
+)
+from experiments.studies.stable_imp.quantities import (
+    FAR,
+    MATCHING,
+    NEAR,
+    STABLE,
 )
 
 _GAP = "tickets minus {} controls, late rounds, above 0"

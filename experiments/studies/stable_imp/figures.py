@@ -7,13 +7,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.studies import figures
-from experiments.studies.stable_imp import evidence, tables, variants
+from experiments.studies.stable_imp import quantities, tables, variants
 from experiments.studies.tables import concat, lines
 from jaxsparse.reports import plot_curves
 
 Found = dict[str, Any]
 _REMAINING = "weights remaining (%)"
-_THRESHOLD = (evidence.STABLE, "stable below 2")
+_THRESHOLD = (quantities.STABLE, "stable below 2")
 _SHOWN = 10.7  # percent of weights remaining, at which weights are shown
 CAPTIONS = {
     "onset": (

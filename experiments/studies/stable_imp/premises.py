@@ -5,7 +5,7 @@ from collections.abc import Callable
 from experiments.studies import effects
 from experiments.studies.claims import Found, Premise, entries
 from experiments.studies.effects import Effect
-from experiments.studies.stable_imp.evidence import (
+from experiments.studies.stable_imp.quantities import (
     APART,
     STABLE,
     accuracies,
