@@ -171,7 +171,8 @@ def test_the_page_has_one_row_for_each_method_and_sparsity(
     assert len(runs) == 8
     for run in runs:
         if (name := run.name.removeprefix("decoder_")) in found:
-            record = study_records.Record("", found[name])
+            recipe = study_records.recipe(run, runs, STUDY.version)
+            record = study_records.Record(recipe, found[name])
             study_records.save(study_records.path_of(tmp_path, run), record)
     monkeypatch.setattr(plot_style, "render", lambda figure, file_format: b"")
     path = STUDY.report("cpu", tmp_path, tmp_path / "page").with_name("decoder.md")

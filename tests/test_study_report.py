@@ -69,8 +69,8 @@ def test_the_page_for_the_repository_in_full(section, tmp_path):
     assert (tmp_path / "mnist.md").read_text() == (
         "# LeNet & co\n\n25 of 25 epochs.\n\n3 seeds < 4.\n\n"
         "## Claims\n\n"
-        "Verdicts: 1 reproduced, 1 contradicted, 1 not measured. All are marked as "
-        f"short: the runs have less than a third of the published number of updates. "
+        "Verdicts: 1 reproduced, 1 contradicted, 1 not measured. All verdicts are "
+        "marked as short: the runs have less than a third of the published length. "
         f"{report._RULES} Thresholds were written before.\n\n"
         "| Verdict | Claim | Statement | Published | Threshold | Written | Premises "
         "| Ours | 90 % interval | n | p (Holm) | p against (Holm) |\n"

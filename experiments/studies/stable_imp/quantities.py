@@ -102,7 +102,7 @@ def successive(variant: Found) -> np.ndarray:
 
 
 def moves_apart(plain: Found, repelled: Found) -> Effect:
-    """Tests whether repulsion moves successive rounds apart by `APART` right angles.
+    """Tests whether repulsion moves successive rounds apart, `APART` right angles.
 
     Args:
       plain: measurements of the run without it.
@@ -112,7 +112,7 @@ def moves_apart(plain: Found, repelled: Found) -> Effect:
 
 
 def moves_together(plain: Found, attracted: Found) -> Effect:
-    """Tests whether attraction moves successive rounds together by `APART` right angles.
+    """Tests whether attraction moves successive rounds together, `APART` right angles.
 
     Args:
       plain: measurements of the run without it.
