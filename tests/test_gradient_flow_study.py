@@ -248,6 +248,18 @@ def test_gains_of_ensembles_over_masks_are_their_own_units() -> None:
     assert judged(found)["no ensembles, rewound"].effect.n == 3
 
 
+def test_ensembles_wait_for_all_masks() -> None:
+    one = {"prediction": {"accuracy": [40.0], "ensemble": 1.0}, "steps": 10}
+    names = [f"{name}_mask_{i}" for name in ("lt_150", "scratch") for i in range(3)]
+    measured = dict.fromkeys(names, one) | {"prune": one}
+    found = variants.arrange("resnet8", "cifar16", measured)
+    assert [len(of) for of in found["orders"].values()] == [3, 3]
+    del measured["scratch_mask_1"]
+    assert variants.arrange("resnet8", "cifar16", measured)["orders"].keys() == {
+        "lt_150"
+    }
+
+
 def test_summaries_of_an_older_version_are_judged_by_welchs_test() -> None:
     found = findings()
     for name, m in found["predictions"].items():

@@ -262,6 +262,8 @@ def arrange(setting: str, scale: str, measured: Mapping[str, Any]) -> dict[str, 
         variant, _, mask = name.partition("_mask_")
         if mask:
             found["orders"].setdefault(variant, []).append(entry["prediction"])
+    # Ensembles are compared over masks, once all are there.
+    found["orders"] = {n: of for n, of in found["orders"].items() if len(of) == MASKS}
     if setting != "resnet8":
         # One mask, in several orders of the data.
         found["orders"] = {n: [entry] for n, entry in found["predictions"].items()}
