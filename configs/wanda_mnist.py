@@ -24,11 +24,22 @@ from configs import random_mnist
 def get_config(preset: str = "") -> ConfigDict:
     """Returns the recipe; `preset` is "" or "quick" (2 seeds, 300 steps)."""
     c = random_mnist.recipe("wanda_mnist", preset)
+    choose_masks(c, examples=1000)
+    c.schedule.learning_rate = 0.02
+    return c
+
+
+def choose_masks(c: ConfigDict, *, examples: int) -> None:
+    """Chooses half of the weights of each output by Wanda.
+
+    Args:
+      c: the recipe, which is changed.
+      examples: number of training examples whose inputs count.
+    """
+    c.sparse.method = "static"
     c.sparse.pai_score = "wanda"
     c.sparse.sparsity = 0.5
     c.sparse.distribution = "uniform"
     c.sparse.structure = "fan_in"
     c.sparse.score_batches = 1
-    c.sparse.score_batch_size = 1000
-    c.schedule.learning_rate = 0.02
-    return c
+    c.sparse.score_batch_size = examples

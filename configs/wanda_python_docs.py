@@ -17,20 +17,14 @@ Command: python experiments/train.py --config=configs/wanda_python_docs.py
 
 from ml_collections import ConfigDict
 
-from configs import dense_python_docs
+from configs import dense_python_docs, wanda_mnist
 
 
 def get_config(preset: str = "") -> ConfigDict:
     """Returns the recipe; `preset` is "" or "quick" (2 seeds, 20 steps, 1 block)."""
     c = dense_python_docs.recipe("wanda_python_docs", preset)
-    c.sparse.method = "static"
-    c.sparse.pai_score = "wanda"
+    wanda_mnist.choose_masks(c, examples=128)
     c.sparse.prunable = dense_python_docs.PRUNED
-    c.sparse.sparsity = 0.5
-    c.sparse.distribution = "uniform"
-    c.sparse.structure = "fan_in"
-    c.sparse.score_batches = 1
-    c.sparse.score_batch_size = 128
     c.schedule.learning_rate = 3e-4
     c.schedule.warmup = "0step"
     if not preset:

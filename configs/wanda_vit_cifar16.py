@@ -17,20 +17,14 @@ Command: python experiments/train.py --config=configs/wanda_vit_cifar16.py
 
 from ml_collections import ConfigDict
 
-from configs import dense_vit_cifar16
+from configs import dense_vit_cifar16, wanda_mnist
 
 
 def get_config(preset: str = "") -> ConfigDict:
     """Returns the recipe; `preset` is "" or "quick" (2 seeds, 30 steps, 1 block)."""
     c = dense_vit_cifar16.recipe("wanda_vit_cifar16", preset)
-    c.sparse.method = "static"
-    c.sparse.pai_score = "wanda"
+    wanda_mnist.choose_masks(c, examples=128)
     c.sparse.prunable = dense_vit_cifar16.PRUNED
-    c.sparse.sparsity = 0.5
-    c.sparse.distribution = "uniform"
-    c.sparse.structure = "fan_in"
-    c.sparse.score_batches = 1
-    c.sparse.score_batch_size = 128
     c.schedule.learning_rate = 1e-4
     c.schedule.warmup = "0step"
     if not preset:

@@ -20,14 +20,23 @@ from configs import random_mnist
 def get_config(preset: str = "") -> ConfigDict:
     """Returns the recipe; `preset` is "" or "quick" (2 seeds, 300 steps)."""
     c = random_mnist.recipe("weight_sparse_mnist", preset)
-    c.sparse.method = "weight_sparse"
+    anneal(c)
     c.sparse.prunable = ("*",)
-    c.sparse.schedule = "linear"
-    c.sparse.begin_step = "0step"
-    c.sparse.end_step = "50%"
-    c.sparse.update_every = "1step"
     c.optimizer.name = "adamw"
     c.optimizer.momentum = 0.0
     c.optimizer.weight_decay = 0.1
     c.schedule.learning_rate = 1.2e-3
     return c
+
+
+def anneal(c: ConfigDict) -> None:
+    """Keeps the largest weights after each step, fewer up to half of training.
+
+    Args:
+      c: the recipe, which is changed.
+    """
+    c.sparse.method = "weight_sparse"
+    c.sparse.schedule = "linear"
+    c.sparse.begin_step = "0step"
+    c.sparse.end_step = "50%"
+    c.sparse.update_every = "1step"

@@ -14,16 +14,12 @@ Command: python experiments/train.py --config=configs/weight_sparse_python_docs.
 
 from ml_collections import ConfigDict
 
-from configs import dense_python_docs
+from configs import dense_python_docs, weight_sparse_mnist
 
 
 def get_config(preset: str = "") -> ConfigDict:
     """Returns the recipe; `preset` is "" or "quick" (2 seeds, 20 steps, 1 block)."""
     c = dense_python_docs.recipe("weight_sparse_python_docs", preset)
-    c.sparse.method = "weight_sparse"
+    weight_sparse_mnist.anneal(c)
     c.sparse.sparsity = 0.9
-    c.sparse.schedule = "linear"
-    c.sparse.begin_step = "0step"
-    c.sparse.end_step = "50%"
-    c.sparse.update_every = "1step"
     return c

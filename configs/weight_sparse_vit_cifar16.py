@@ -14,17 +14,13 @@ Command: python experiments/train.py --config=configs/weight_sparse_vit_cifar16.
 
 from ml_collections import ConfigDict
 
-from configs import dense_vit_cifar16
+from configs import dense_vit_cifar16, weight_sparse_mnist
 
 
 def get_config(preset: str = "") -> ConfigDict:
     """Returns the recipe; `preset` is "" or "quick" (2 seeds, 30 steps, 1 block)."""
     c = dense_vit_cifar16.recipe("weight_sparse_vit_cifar16", preset)
-    c.sparse.method = "weight_sparse"
+    weight_sparse_mnist.anneal(c)
     c.sparse.prunable = dense_vit_cifar16.PRUNED
     c.sparse.sparsity = 0.9
-    c.sparse.schedule = "linear"
-    c.sparse.begin_step = "0step"
-    c.sparse.end_step = "50%"
-    c.sparse.update_every = "1step"
     return c

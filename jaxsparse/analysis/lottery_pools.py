@@ -9,11 +9,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from jaxsparse import arguments, select
 from jaxsparse import masks as masks_lib
+from jaxsparse.analysis.mode_connectivity import interpolate
 from jaxsparse.analysis.similarity import Solution
 from jaxsparse.types import Masks, Params
 
@@ -104,9 +104,8 @@ def lottery_pool(
         other = masks_lib.apply(solutions[index].masks, solutions[index].params)
         tried = []
         for ratio in ratios:
-            found = _pruned(
-                _interpolated(pool.solution.params, other, ratio), masks, count
-            )
+            between = interpolate(pool.solution.params, other, ratio)
+            found = _pruned(between, masks, count)
             tried.append((_score(evaluate, *found), ratio, found))
         score, ratio, found = max(tried, key=lambda one: one[0])
         if score > pool.score:
@@ -152,11 +151,6 @@ def _by_distance(start: int, count: int) -> list[int]:
     """Lists the other indices by distance; at equal distance the smaller first."""
     others = [index for index in range(count) if index != start]
     return sorted(others, key=lambda index: (abs(index - start), index))
-
-
-def _interpolated(params: Params, other: Params, ratio: float) -> Params:
-    """Returns the parameters between two networks."""
-    return jax.tree.map(lambda a, b: (1 - ratio) * a + ratio * b, params, other)
 
 
 def _pruned(params: Params, masks: Masks, count: int) -> Solution:

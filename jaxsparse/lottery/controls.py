@@ -210,7 +210,7 @@ def masks_of(
 
 @arguments.check(name=arguments.one_of(MIXED), masks=arguments.masks)
 def mix(name: str, params: Params, fresh: Params, masks: Masks) -> Params:
-    """Combines the signs of a ticket's weights, their magnitudes, or both anew.
+    """Combines signs and magnitudes of a ticket's weights and of newly drawn ones.
 
     Weights with a random sign need a symmetric distribution, as all initializers of
     kernels have.

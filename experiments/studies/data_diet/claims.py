@@ -39,14 +39,10 @@ def late(variant: Found) -> np.ndarray:
     return np.mean(np.asarray(variant["ticket"])[:, chosen], axis=1)
 
 
+# Of kinds of variants: the updates, or the examples.
 _LABELS = {"k0": "0 updates", "k1": "k updates", "k2": "2k updates"}
 _LABELS |= {"easy": "easy data", "random": "random data", "hard": "hard data"}
 _LABELS |= {"noise_50": "50 % wrong labels"}
-
-
-def _label(name: str) -> str:
-    """Returns the label of a kind of variant: the updates, or the examples."""
-    return _LABELS[name]
 
 
 def _usual(found: Found, kind: str) -> str:
@@ -73,7 +69,7 @@ def _gains(first: str, second: str) -> Premise:
         a, b = _lates(found, first, second)
         return effects.above(b - a)
 
-    words = f"tickets from {_label(second)} are better than from {_label(first)}"
+    words = f"tickets from {_LABELS[second]} are better than from {_LABELS[first]}"
     return Premise(words, evaluate)
 
 
@@ -83,7 +79,7 @@ def _more(*names: str) -> Callable[[Found], Effect]:
     def evaluate(found: Found) -> Effect:
         each = _lates(found, *(_sized(found, name) for name in names))
         words = ", ".join(
-            f"{_label(name)} {spread(one)}"
+            f"{_LABELS[name]} {spread(one)}"
             for one, name in zip(each, names, strict=True)
         )
         steps = zip(each, each[1:], strict=False)
@@ -121,7 +117,7 @@ def _as_good(part: str, whole: str, base: str) -> Callable[[Found], Effect]:
         names = (_sized(found, name) for name in (part, whole, base))
         a, b, c = _lates(found, *names)
         pairs = zip((part, whole, base), (a, b, c), strict=True)
-        words = ", ".join(f"{_label(name)} {spread(one)}" for name, one in pairs)
+        words = ", ".join(f"{_LABELS[name]} {spread(one)}" for name, one in pairs)
         return effects.below(b - a - PART * (b - c)).said(words)
 
     return evaluate

@@ -13,6 +13,8 @@ our pruning runs, and their "Pruned soln." the first, from which masks are taken
 
 from typing import Any
 
+from experiments.studies.gradient_flow.variants import AT_90
+
 LABELS = {
     "prune": "gradual pruning",
     "pruned": "the pruned solution",
@@ -34,10 +36,7 @@ LABELS = {
     "dense": "dense",
 }
 
-LABELS |= {
-    f"{name}_90": f"{LABELS[name]}, 90 %"
-    for name in ("prune", "lt", "lt_150", "scratch", "scratch_plus", "rigl_plus")
-}
+LABELS |= {f"{name}_90": f"{LABELS[name]}, 90 %" for name in AT_90}
 
 # Variants that train the masks of the pruning run: by which method, from which weights.
 INITIALIZED = {

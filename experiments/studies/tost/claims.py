@@ -76,6 +76,11 @@ def _chosen(each: Gains, **fixed: str | int) -> Gains:
     }
 
 
+def _mean(each: Gains) -> np.ndarray:
+    """Averages gains over their cells [seeds]."""
+    return np.mean(list(each.values()), axis=0)
+
+
 def _dead(found: Found, cells: Iterable[Cell], *variants: str) -> bool:
     """Returns whether a seed of these variants, or without techniques, is dead.
 
@@ -93,7 +98,7 @@ def _dead(found: Found, cells: Iterable[Cell], *variants: str) -> bool:
 
 def _mean_above(found: Found, variant: str, each: Gains) -> Effect:
     """Tests whether gains, averaged over cells, are above 0."""
-    mean = np.mean(list(each.values()), axis=0)
+    mean = _mean(each)
     words = f"gain {spread(mean)} points"
     return effects.above(mean, exact=_dead(found, each, variant)).said(words)
 
@@ -106,7 +111,7 @@ def _with_any_mask(variant: str) -> Callable[[Found], Effect]:
         kinds = dict.fromkeys(cell.mask for cell in each)
         of = {mask: _chosen(each, mask=mask) for mask in kinds}
         parts = [_mean_above(found, variant, one) for one in of.values()]
-        means = {mask: np.mean(list(one.values()), axis=0) for mask, one in of.items()}
+        means = {mask: _mean(one) for mask, one in of.items()}
         words = ", ".join(f"{mask} {spread(mean)}" for mask, mean in means.items())
         return effects.every(*parts, words=f"{words} points")
 
@@ -129,7 +134,7 @@ def _gains_somewhere(found: Found) -> Effect:
 
 def _grows(found: Found) -> Effect:
     of = _at(found)
-    means = {at: np.mean(list(each.values()), axis=0) for at, each in of.items()}
+    means = {at: _mean(each) for at, each in of.items()}
     words = ", ".join(f"{spread(one)} at {at} %" for at, one in means.items())
     low, *_, high = of
     exact = _dead(found, {**of[low], **of[high]}, "all")
@@ -159,7 +164,7 @@ def _some_gain(found: Found) -> Effect:
 
 def _more_together(found: Found) -> Effect:
     of = _compared(found)
-    means = {name: np.mean(list(each.values()), axis=0) for name, each in of.items()}
+    means = {name: _mean(each) for name, each in of.items()}
     together = means.pop("all")
     parts = [
         effects.above(together - alone, exact=_dead(found, of["all"], "all", name))
@@ -188,7 +193,7 @@ def _has_room(found: Found) -> Effect:
 def _more_than_dense(found: Found) -> Effect:
     each = gains(found, "all")
     ours = gain(_dense(found), "all")
-    sparse = np.mean(list(each.values()), axis=0)
+    sparse = _mean(each)
     words = f"sparse {spread(sparse)}, dense {spread(ours)}"
     exact = _dead(found, [Cell("dense", 0), *each], "all")
     more = effects.above(sparse - ours, exact=exact)
