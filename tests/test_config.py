@@ -89,6 +89,9 @@ WRONG_FIELDS = [
     ("run.keep_checkpoints", "some", "expected one of all, needed, got 'some'"),
 ]
 
+SCALED = {"optimizer.name": "adam", "optimizer.momentum": 0.0}
+SCALED |= {"optimizer.scale_by_density": True}
+
 # Fields that are wrong together.
 IMPOSSIBLE = [
     (
@@ -126,6 +129,14 @@ IMPOSSIBLE = [
     (
         {"optimizer.momentum": 0.0, "optimizer.nesterov": True},
         "optimizer.nesterov: expected False with optimizer.momentum 0.0, got True",
+    ),
+    (
+        {"optimizer.scale_by_density": True},
+        "optimizer.scale_by_density: expected False without optimizer.name 'adam' or ",
+    ),
+    (
+        SCALED | {"lottery.levels": 0},
+        "optimizer.scale_by_density: expected False with lottery.levels 0 and sparse.m",
     ),
 ]
 
@@ -183,6 +194,10 @@ WRONG_BUILDS = [
         {"sparse.method": "static", "sparse.pai_score": "snip", "lottery.levels": 0}
         | {"sparse.score_batches": 7, "sparse.score_batch_size": 20},
         "sparse.score_batches: expected at most the 120 training examples in all batch",
+    ),
+    (
+        SCALED | {"lottery.levels": 0, "sparse.method": "ste"},
+        "optimizer.scale_by_density: expected those of a sparse method that wraps this",
     ),
     ({"run.trace": ("5step", "3step")}, "run.trace: expected the second time after t"),
     ({"run.trace": ("1ep", "6step")}, "run.trace: expected the second time after the"),

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxsparse import initializers, masks
+from jaxsparse import initializers, masks, transforms
 
 WIDTHS = {"wide": 4, "sparse": 1, "wide and sparse": 4}
 DENSITIES = {"wide": 1.0, "sparse": 0.1, "wide and sparse": 0.05}
@@ -109,3 +109,43 @@ def test_layers_without_active_weights_keep_finite_updates() -> None:
 def test_masks_of_other_networks_are_refused() -> None:
     with pytest.raises(ValueError, match="b/kernel"):
         initializers.supar(params(8), ticket(6, 0.5))
+
+
+def test_an_optimizer_divides_by_the_density_of_the_masks_of_each_step() -> None:
+    weights, grads = params(12), params(12, seed=3)
+
+    def step(last: optax.GradientTransformation, mask: Any) -> Any:
+        tx = transforms.fixed(optax.chain(optax.adam(0.1), last), masks=ticket(12, 0.5))
+        state = transforms.replace_masks(tx.init(weights), mask)
+        return tx.update(grads, state, masks.apply(mask, weights))[0]
+
+    for density in (0.5, 0.25, 0.0):  # the masks of the start, others, and none active
+        mask = ticket(12, density)
+        rates = initializers.supar(weights, mask).learning_rate
+        wanted = step(initializers.scale_updates(rates), mask)
+        got = step(transforms.scale_by_density(), mask)
+        jax.tree.map(np.testing.assert_allclose, got, wanted)
+    plain = step(optax.identity(), ticket(12, 0.25))
+    fourfold = step(transforms.scale_by_density(), ticket(12, 0.25))
+    middle = np.asarray(ticket(12, 0.25)["b"]["kernel"])
+    ratio = fourfold["b"]["kernel"][middle] / plain["b"]["kernel"][middle]
+    np.testing.assert_allclose(ratio, 1 / middle.mean(), rtol=1e-6)
+    np.testing.assert_array_equal(fourfold["a"]["kernel"], plain["a"]["kernel"])
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda inner: inner,
+        lambda inner: transforms.straight_through(inner, sparsity=0.5),
+        lambda inner: transforms.fixed(
+            transforms.reparameterize(inner, transforms.sign_in())
+        ),
+    ],
+    ids=["no method", "dense weights", "factors"],
+)
+def test_an_optimizer_without_masks_is_refused(wrap: Any) -> None:
+    tx, weights = wrap(transforms.scale_by_density()), params(4)
+    state = jax.eval_shape(tx.init, weights)
+    with pytest.raises(ValueError, match="masks: expected those of a sparse method"):
+        jax.eval_shape(tx.update, weights, state, weights)

@@ -141,9 +141,18 @@ def _check_particles(config: ConfigDict) -> None:
 def _check_optimizer(config: ConfigDict) -> None:
     """Checks that all fields of the optimizer are used."""
     c = config.optimizer
-    unused = ("b1", "b2", "eps") if c.name == "sgd" else ("momentum", "nesterov")
+    of_adam = ("b1", "b2", "eps", "scale_by_density")
+    unused = of_adam if c.name == "sgd" else ("momentum", "nesterov")
     other = "'adam' or 'adamw'" if c.name == "sgd" else "'sgd'"
     check_unused(config, "optimizer", False, unused, what=f"optimizer.name {other}")
+    if c.scale_by_density and not (
+        config.lottery.levels or config.sparse.method != "none"
+    ):
+        raise ValueError(
+            "config.optimizer.scale_by_density: expected False with lottery.levels 0 "
+            "and sparse.method 'none', where nothing is sparse, got True; leave the "
+            "field out"
+        )
     if c.nesterov and not c.momentum:
         raise ValueError(
             "config.optimizer.nesterov: expected False with optimizer.momentum 0.0, "

@@ -6,10 +6,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from jaxsparse import initializers, rng, tree
+from jaxsparse import initializers, rng, transforms, tree
 from jaxsparse import masks as masks_lib
 from jaxsparse.data.dataset import Dataset
 from jaxsparse.factory import (
@@ -31,7 +32,7 @@ from jaxsparse.training.state import Seeds
 
 
 def make_optimizer(config: ConfigDict, rate: optimizers.LearningRate) -> Any:
-    """Makes the dense optimizer of a config.
+    """Makes the dense optimizer of a config, which a sparse method wraps.
 
     Args:
       config: a validated config.
@@ -40,6 +41,14 @@ def make_optimizer(config: ConfigDict, rate: optimizers.LearningRate) -> Any:
     Returns:
       An optax transformation; `methods.make_wrap` makes it sparse.
     """
+    made = _make_plain_optimizer(config, rate)
+    if config.optimizer.scale_by_density:
+        return optax.chain(made, transforms.scale_by_density())
+    return made
+
+
+def _make_plain_optimizer(config: ConfigDict, rate: optimizers.LearningRate) -> Any:
+    """Makes the optimizer without regard to masks."""
     c = config.optimizer
     decays = None if c.weight_decay_mask == "all" else optimizers.kernels_only
     # AdamW decouples weight decay from the gradient. The others add an L2 gradient,
@@ -213,7 +222,11 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> Tra
         masks = dense_masks(
             jax.eval_shape(lambda: masks_lib.ones(weights, prunable=prunable))
         )
-        jax.eval_shape(tx.init, weights)  # raises errors early
+        state = jax.eval_shape(tx.init, weights)  # raises errors early
+    if config.optimizer.scale_by_density:
+        with config_context("optimizer", {"masks": "scale_by_density"}):
+            step = functools.partial(tx.update, clock=jnp.zeros((), jnp.int32))
+            jax.eval_shape(step, weights, state, weights)
     init_masks.check_masks(config, weights, dense=dense, axes=axes)
     # Scores are computed with `precise=True`: in float32 even if activations are
     # bfloat16.

@@ -28,6 +28,8 @@ subset of them call `latent`. The modules:
     powerpropagation, sign_in
                           weights that are functions of the trained parameters, for
                           any method, see `reparameterize`
+    scale_by_density      learning rates by the density of the layers, for the wrapped
+                          optimizer
 
 Arguments that many methods share are in records of options: `LayerOptions` for which
 leaves have masks and how the sparsity is divided among them, `SparsityRamp` for the
@@ -72,6 +74,7 @@ from jaxsparse.transforms.reparameterize import (
 from jaxsparse.transforms.replicate_axes import replicate_axes
 from jaxsparse.transforms.rigl import RigLOptions, rigl
 from jaxsparse.transforms.s_ste import s_ste
+from jaxsparse.transforms.scale_by_density import scale_by_density
 from jaxsparse.transforms.self_sparse import self_sparse
 from jaxsparse.transforms.sharding import MIN_SIZE, Rules, state_specs, weight_specs
 from jaxsparse.transforms.sign_in import sign_in
@@ -149,6 +152,7 @@ __all__ = (
     "proximal_l1",
     "reparameterize",
     "s_ste",
+    "scale_by_density",
     "self_sparse",
     "sign_in",
     "tracks_exploration",

@@ -144,6 +144,7 @@ def reparameterize(
                 maps, trained, frozen, own_grads, strict=True
             )
         ]
+        extra.pop("masks", None)  # of the weights, which the inner optimizer lacks
         updates, inner_state = inner.update(
             to_trees(with_others(maps, pulled, own_grads), structure),
             state.inner_state,

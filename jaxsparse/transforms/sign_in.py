@@ -59,8 +59,9 @@ def sign_in(
     Deviations:
       The paper rescales in intervals and for a part of training that we could not look
       up; here it happens only if asked for. The momenta of m and w are not rescaled.
-      PILoT varies the coefficient alpha during training, by a rule that we could not
-      look up; here it is a constant or a function of the step.
+      PILoT raises the coefficient alpha while the L1 norm of the weights is above a
+      target, and then turns it off, by factors that we could not look up; here it is a
+      constant or a function of the step.
 
     References:
       Gadhikar, Jacobs, Zhou, Burkholz. Sign-In to the Lottery: Reparameterizing Sparse

@@ -100,7 +100,8 @@ def sparsify(
 
     Returns:
       A transformation whose `update` requires `params` and passes extra keyword
-      arguments on to `inner` and to `update_masks`.
+      arguments on to `inner` and to `update_masks`. `inner` also gets the masks
+      :math:`m'` as the keyword argument `masks`, see `scale_by_density`.
 
     Raises:
       ValueError: if only one of `update_masks` and `update_at` is given; from `update`,
@@ -196,6 +197,7 @@ def sparsify(
             keep_frozen(inner.init(params_in), state.inner_state),
         )
         masked = masks_lib.apply(masks, grads)
+        extra = extra | {"masks": masks}
         if skip_update and update_masks is not None:
             updates, inner_state = skipped_step.step_unless(
                 due, inner, masked, inner_state, params_in, extra

@@ -39,6 +39,12 @@ OPTIMIZER = Section(
             valid.one_of("all", "kernels"),
             "Parameters with weight decay: `all`, or `kernels` only.",
         ),
+        "scale_by_density": Field(
+            False,
+            valid.FLAG,
+            "Whether the updates of each layer are divided by the density of its "
+            "masks. With `init.sparse_init` `layer`, this is SuPar.",
+        ),
     },
 )
 
