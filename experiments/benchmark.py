@@ -31,6 +31,7 @@ from jaxsparse import config  # noqa: E402
 BENCHMARKS = {
     "mnist": "training LeNet-300-100 on MNIST; PyTorch with and without DataLoader",
     "conv": "training LeNet-5 and ResNet-20, by gradients of convolutions; PyTorch",
+    "single_layers": "convolutions, and BatchNorm with ReLU, with gradients; PyTorch",
     "small_resnet": "training ResNet-8 on small images; one replicate and five",
     "selection": "exact selection from 11 million weights; top_k, NumPy's partition",
     "passes": "the same as a multiple of one pass over the scores",

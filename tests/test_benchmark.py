@@ -257,11 +257,6 @@ def test_convolutions_have_a_job_for_each_way(monkeypatch: pytest.MonkeyPatch) -
     assert seen == [("explicit", 2, mode) for mode in ("map", "unroll", "vmap")]
     deep = conv.resnet(**BRIEF, **sizes)
     assert names(deep) == [*(way for way in WAYS if way != WAYS[1]), "PyTorch"]
-    monkeypatch.setattr(conv, "convolution_job", lambda *args: Job(lambda n: None, 1))
-    single = names(conv.single_convolutions(**BRIEF, batch_size=1))
-    assert single[:2] == [
-        f"3 to 16 channels, 32x32, {way}" for way in ("library", "explicit")
-    ]
 
 
 @pytest.mark.campaign
@@ -314,6 +309,18 @@ def test_results_name_what_they_were_measured_on(tmp_path: Path) -> None:
     assert "| a | 1.00" in path.read_text(encoding="utf-8")
     content = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     assert content["tables"]["t"]["rates"] == {"a": [1.0]}
+
+
+def test_a_package_without_metadata_is_named_by_its_commit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Such as jaxpruner from a clone, and here this project's own scripts."""
+    commit = run_environment.commit()
+    wanted = f"of commit {commit}" if commit else "unknown version"
+    assert environment.version("experiments.benchmarks") == wanted
+    assert environment.version("nowhere_installed") == "not installed"
+    monkeypatch.setattr(run_environment, "commit", lambda folder: None)
+    assert environment.version("experiments.benchmarks") == "unknown version"
 
 
 @pytest.mark.parametrize("name", mask_updates.METHODS)

@@ -1,23 +1,14 @@
 """Training networks with convolutions: ways to compute them, and PyTorch."""
 
-import functools
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any
-
-import jax
-import jax.numpy as jnp
-from jax import lax
 
 from experiments.benchmarks import fixtures, mnist, rows, timing
 from experiments.benchmarks.fixtures import Fixture
 from experiments.benchmarks.timing import Job, Table
-from jaxsparse.models.convolutions import ORDER, convolve
 
 TOLERANCE = 1e-3  # in nats, of losses near 2.5 after batch normalization
 CHECKED = 3  # batches on which the losses are compared
-# Sides of images, and input and output channels of 3x3 convolutions with stride 1.
-SINGLE = ((32, 3, 16), (32, 16, 16), (16, 32, 32), (8, 64, 64), (16, 8, 8))
 NOTE = (
     "PyTorch trains on one batch of floats, without torch.compile. The other rows also "
     "shuffle, gather and normalize images and count correct predictions."
@@ -25,7 +16,7 @@ NOTE = (
 
 
 def measure(*, seconds: float, repetitions: int = 5) -> list[Table]:
-    """Times training steps of LeNet-5 and ResNets, and convolutions, on batches of 128.
+    """Times training steps of LeNet-5 and ResNet-20, on batches of 128.
 
     Args:
       seconds: time for each row, over its repetitions.
@@ -36,7 +27,6 @@ def measure(*, seconds: float, repetitions: int = 5) -> list[Table]:
         lenet(batch_size=128, steps=10, **how),
         lenet_replicates(batch_size=128, steps=10, count=5, **how),
         resnet(batch_size=128, steps=5, **how),
-        single_convolutions(batch_size=128, **how),
     ]
 
 
@@ -134,54 +124,6 @@ def pytorch_jobs(
     same = mnist.compare_losses(fixture, torch, steps=CHECKED, tolerance=TOLERANCE)
     jobs = {(rows.PYTORCH, setting): job for setting, job in theirs.items()}
     return jobs, [same, NOTE]
-
-
-def single_convolutions(*, batch_size: int, seconds: float, repetitions: int) -> Table:
-    """Times single convolutions with both gradients, outside of loops.
-
-    Args:
-      batch_size: images.
-      seconds: time for each row, over its repetitions.
-      repetitions: turns of each row.
-    """
-    library = functools.partial(lax.conv_general_dilated, dimension_numbers=ORDER)
-    jobs = {}
-    for side, inputs, outputs in SINGLE:
-        x = jnp.ones((batch_size, side, side, inputs))
-        kernel = jnp.ones((3, 3, inputs, outputs))
-        for name, convolution in (("library", library), ("explicit", convolve)):
-            row = f"{inputs} to {outputs} channels, {side}x{side}, {name}"
-            jobs[row] = convolution_job(convolution, x, kernel)
-    rates = timing.interleave(jobs, seconds=seconds, repetitions=repetitions)
-    return timing.rate_table(
-        f"3x3 convolutions with gradients, batch {batch_size}",
-        rates,
-        unit="convolutions/s",
-        base=next(iter(rates)),
-    )
-
-
-def convolution_job(
-    convolution: Callable[..., jax.Array], x: jax.Array, kernel: jax.Array
-) -> Job:
-    """Times a convolution with its gradients by images and kernel.
-
-    Args:
-      convolution: function of images, kernel, strides and padding.
-      x: images or feature maps [b h w c].
-      kernel: the kernel [height, width, inputs, outputs].
-    """
-
-    @jax.jit
-    def all_three(x: jax.Array, kernel: jax.Array) -> Any:
-        y, pull = jax.vjp(lambda *args: convolution(*args, (1, 1), "SAME"), x, kernel)
-        return y, pull(y)
-
-    def run(count: int) -> None:
-        for _ in range(count):
-            jax.block_until_ready(all_three(x, kernel))
-
-    return Job(run, 1)
 
 
 def _jobs(network: str, batch_size: int, steps: int) -> dict[str, Job]:

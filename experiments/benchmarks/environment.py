@@ -68,8 +68,11 @@ def version(package: str) -> str:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        installed = importlib.util.find_spec(package) is not None
-        return "unknown version" if installed else "not installed"
+        found = importlib.util.find_spec(package)
+    if found is None:
+        return "not installed"
+    commit = found.origin and environment.commit(Path(found.origin).parent)
+    return f"of commit {commit}" if commit else "unknown version"
 
 
 def markdown(facts: dict[str, Any]) -> str:

@@ -104,8 +104,11 @@ def _version(package: str) -> str | None:
         return None
 
 
-def commit() -> str | None:
-    """Returns the commit of the running code, marked "dirty" if files were changed.
+def commit(folder: Path = Path(__file__).parent) -> str | None:
+    """Returns the commit of code, marked "dirty" if files were changed.
+
+    Args:
+      folder: a folder of the code; by default that of the running code.
 
     Returns:
       Output of `git describe`; None outside of a git repository.
@@ -113,7 +116,7 @@ def commit() -> str | None:
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=Path(__file__).parent,
+            cwd=folder,
             capture_output=True,
             text=True,
             timeout=10,
