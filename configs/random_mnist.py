@@ -5,7 +5,7 @@ Neural Networks and How Lottery Tickets Win, 2020, arXiv:2010.03533: SGD with mo
 0.9, batches of 128, a learning rate that decays from 0.2 to 0 by a cosine over 11,719
 steps (25 epochs), an L2 penalty of 1e-4 |w|^2 on the kernels (a gradient of 2e-4 w),
 Glorot uniform kernels, zero biases. The other `*_mnist` recipes of sparse training
-differ from this one in the section `sparse` only.
+differ from this one in the section `sparse`, and elsewhere where they say so.
 
 Pixels are only divided by 255, as in the paper. If they are standardized instead,
 narrow networks fail to train at this learning rate (README).

@@ -197,7 +197,7 @@ WRONG_BUILDS = [
     ),
     (
         SCALED | {"lottery.levels": 0, "sparse.method": "ste"},
-        "optimizer.scale_by_density: expected those of a sparse method that wraps this",
+        "optimizer.scale_by_density: expected False with sparse.method 'ste' and ",
     ),
     ({"run.trace": ("5step", "3step")}, "run.trace: expected the second time after t"),
     ({"run.trace": ("1ep", "6step")}, "run.trace: expected the second time after the"),

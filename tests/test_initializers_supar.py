@@ -119,7 +119,7 @@ def test_an_optimizer_divides_by_the_density_of_the_masks_of_each_step() -> None
         state = transforms.replace_masks(tx.init(weights), mask)
         return tx.update(grads, state, masks.apply(mask, weights))[0]
 
-    for density in (0.5, 0.25, 0.0):  # the masks of the start, others, and none active
+    for density in (0.5, 0.25):  # the masks of the start, and others
         mask = ticket(12, density)
         rates = initializers.supar(weights, mask).learning_rate
         wanted = step(initializers.scale_updates(rates), mask)
@@ -131,6 +131,52 @@ def test_an_optimizer_divides_by_the_density_of_the_masks_of_each_step() -> None
     ratio = fourfold["b"]["kernel"][middle] / plain["b"]["kernel"][middle]
     np.testing.assert_allclose(ratio, 1 / middle.mean(), rtol=1e-6)
     np.testing.assert_array_equal(fourfold["a"]["kernel"], plain["a"]["kernel"])
+
+
+def test_only_kernels_with_active_weights_are_divided() -> None:
+    grads, scale = params(6), transforms.scale_by_density()
+    some = jnp.arange(6) < 2
+    masks_of = {"a": None, "b": jnp.zeros((6, 6), bool), "c": jnp.arange(12) < 3}
+    given = {
+        name: {
+            "kernel": None
+            if mask is None
+            else mask.reshape(grads[name]["kernel"].shape)
+        }
+        | {"bias": some if name == "b" else None}
+        for name, mask in masks_of.items()
+    }
+    updates, _ = scale.update(grads, scale.init(grads), masks=given)
+    np.testing.assert_array_equal(updates["c"]["kernel"], 4 * grads["c"]["kernel"])
+    updates["c"]["kernel"] = grads["c"]["kernel"]
+    jax.tree.map(np.testing.assert_array_equal, updates, grads)
+
+
+def test_densities_of_a_schedule_are_followed_by_replicates_in_one_program() -> None:
+    """Masks get sparser at every step, in steps that leave the weights as they are."""
+    inner = optax.chain(optax.scale(-1.0), transforms.scale_by_density())
+    tx = transforms.rigl(inner, sparsity=0.75, update_every=2, begin_step=0, end_step=9)
+    weights = jax.tree.map(lambda *two: jnp.stack(two), params(8), params(8, seed=1))
+
+    @jax.jit
+    @jax.vmap
+    def two_steps(weights: Any) -> Any:
+        state, moves = tx.init(weights), []
+        for _ in range(2):
+            updates, state = tx.update(weights, state, weights)
+            moves.append(updates["b"]["kernel"])
+        return moves, transforms.get_masks(state)["b"]["kernel"], weights["b"]["kernel"]
+
+    (skipped, made), mask, weight = (
+        map(np.asarray, two_steps(weights)[0]),
+        *(np.asarray(part) for part in two_steps(weights)[1:]),
+    )
+    assert mask.shape == (2, 8, 8) and not (mask[0] == mask[1]).all()
+    for r in range(2):
+        kept = mask[r]
+        assert not skipped[r][kept].any()
+        wanted = -weight[r][kept] / kept.mean()
+        np.testing.assert_allclose(made[r][kept], wanted, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -147,5 +193,5 @@ def test_an_optimizer_divides_by_the_density_of_the_masks_of_each_step() -> None
 def test_an_optimizer_without_masks_is_refused(wrap: Any) -> None:
     tx, weights = wrap(transforms.scale_by_density()), params(4)
     state = jax.eval_shape(tx.init, weights)
-    with pytest.raises(ValueError, match="masks: expected those of a sparse method"):
+    with pytest.raises(ValueError, match="masks: expected the masks of a sparse"):
         jax.eval_shape(tx.update, weights, state, weights)

@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import shlex
+import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -71,7 +72,15 @@ def version(package: str) -> str:
         found = importlib.util.find_spec(package)
     if found is None:
         return "not installed"
-    commit = found.origin and environment.commit(Path(found.origin).parent)
+    path = Path(found.origin or "none")
+    tracked = subprocess.run(
+        ["git", "ls-files", "--error-unmatch", str(path)],
+        cwd=path.parent,
+        capture_output=True,
+        check=False,
+    )
+    # Not the commit of a repository around a folder that git ignores.
+    commit = None if tracked.returncode else environment.commit(path.parent)
     return f"of commit {commit}" if commit else "unknown version"
 
 

@@ -28,7 +28,7 @@ Layer = Callable[[jax.Array, Any], jax.Array]
 def measure(
     *, seconds: float, repetitions: int = 5, batch_size: int = 128
 ) -> list[Table]:
-    """Times layers outside of loops: the library's, those of jaxsparse, and PyTorch's.
+    """Times layers, one compiled layer a call: in JAX, in jaxsparse and in PyTorch.
 
     Args:
       seconds: time for each row, over its repetitions.
@@ -160,7 +160,8 @@ def job(layer: Layer, x: Any, params: Any) -> Job:
 
     def run(count: int) -> None:
         for _ in range(count):
-            jax.block_until_ready(program(*inputs))
+            made = program(*inputs)
+        jax.block_until_ready(made)
 
     return Job(run, 1)
 
@@ -196,9 +197,9 @@ def _table(
         for row in names
     ]
     note = [
-        "Outputs and gradients by images and parameters. `library` are XLA's gradients "
-        "of convolutions and linen's BatchNorm, `jaxsparse` those of its networks on "
-        "CPUs.",
+        "Times for outputs and gradients with respect to images and parameters. "
+        "`library`: JAX's convolution and linen's BatchNorm; `jaxsparse`: what its "
+        "networks use on CPUs. PyTorch also updates running statistics.",
         *sentences,
     ]
     if not has_torch:

@@ -224,9 +224,17 @@ def make_network(config: ConfigDict, dataset: Dataset, length: Durations) -> Tra
         )
         state = jax.eval_shape(tx.init, weights)  # raises errors early
     if config.optimizer.scale_by_density:
-        with config_context("optimizer", {"masks": "scale_by_density"}):
-            step = functools.partial(tx.update, clock=jnp.zeros((), jnp.int32))
+        step = functools.partial(tx.update, clock=jnp.zeros((), jnp.int32))
+        try:
             jax.eval_shape(step, weights, state, weights)
+        except ValueError as error:
+            raise ValueError(
+                "config.optimizer.scale_by_density: expected False with sparse.method "
+                f"{config.sparse.method!r} and sparse.reparameterization "
+                f"{config.sparse.reparameterization!r}, which give the optimizer no "
+                "masks of what it trains, got True; choose a method with masks and no "
+                "reparameterization, or leave the field out"
+            ) from error
     init_masks.check_masks(config, weights, dense=dense, axes=axes)
     # Scores are computed with `precise=True`: in float32 even if activations are
     # bfloat16.

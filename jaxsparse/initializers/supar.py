@@ -96,7 +96,9 @@ def supar(
         fans, of_base = (
             fan_axes.fans(layouts[name], name, each.shape) for each in (leaf, small)
         )
-        density = 1.0 if mask is None else jnp.mean(mask, dtype=jnp.float32)
+        # Counted as integers: a sum of ones in float32 stops at 2**24.
+        count = None if mask is None else jnp.sum(mask, dtype=jnp.int32)
+        density = 1.0 if count is None else count / mask.size
         is_output = fans.inputs != of_base.inputs and fans.outputs == of_base.outputs
         growth = fans.inputs / of_base.inputs * density
         # A layer without weights has nothing to scale; 1 / 0 makes updates NaN.

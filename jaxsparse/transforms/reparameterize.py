@@ -144,7 +144,8 @@ def reparameterize(
                 maps, trained, frozen, own_grads, strict=True
             )
         ]
-        extra.pop("masks", None)  # of the weights, which the inner optimizer lacks
+        # Masks of a method around this fit the weights, but not the trained parts.
+        extra.pop("masks", None)
         updates, inner_state = inner.update(
             to_trees(with_others(maps, pulled, own_grads), structure),
             state.inner_state,

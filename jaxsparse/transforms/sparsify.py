@@ -32,6 +32,7 @@ from jaxsparse.transforms.protocols import (
     UpdateAt,
     UpdateMasks,
 )
+from jaxsparse.transforms.scale_by_density import takes_masks
 from jaxsparse.transforms.state import SparsifyState
 from jaxsparse.types import Grads, Masks, Params, RandomKey
 
@@ -100,8 +101,8 @@ def sparsify(
 
     Returns:
       A transformation whose `update` requires `params` and passes extra keyword
-      arguments on to `inner` and to `update_masks`. `inner` also gets the masks
-      :math:`m'` as the keyword argument `masks`, see `scale_by_density`.
+      arguments on to `inner` and to `update_masks`. With `scale_by_density` in it,
+      `inner` also gets the masks :math:`m'`.
 
     Raises:
       ValueError: if only one of `update_masks` and `update_at` is given; from `update`,
@@ -197,7 +198,8 @@ def sparsify(
             keep_frozen(inner.init(params_in), state.inner_state),
         )
         masked = masks_lib.apply(masks, grads)
-        extra = extra | {"masks": masks}
+        if takes_masks(state.inner_state):
+            extra = extra | {"masks": masks}
         if skip_update and update_masks is not None:
             updates, inner_state = skipped_step.step_unless(
                 due, inner, masked, inner_state, params_in, extra

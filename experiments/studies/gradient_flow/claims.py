@@ -22,8 +22,8 @@ from experiments.studies.gradient_flow.evidence import APART, CONNECTED, higher
 
 _SEEN = ("cifar16",)
 _MORE = "mean accuracy higher"
-_SAME = "disagreement 0.0089 ± 0.0002 for LT, 0.0278 ± 0.0032 for Scratch"
-_GAIN = "LT +0.06, Scratch +1.24 percentage points"
+_SAME = "LeNet-5: disagreement 0.0089 ± 0.0002 for LT, 0.0278 ± 0.0032 for Scratch"
+_GAIN = "LeNet-5: LT +0.06, Scratch +1.24 percentage points"
 _APART = Premise(
     f"Scratch has a barrier above {APART:g} points", evidence.scratch_is_apart
 )
@@ -40,7 +40,7 @@ CLAIMS = (
         "same basin",
         "The ticket's solution lies in the basin of the pruned one; a solution from "
         "scratch does not.",
-        "no barrier for LT, a large one for Scratch (figure)",
+        "LeNet-5: no barrier for LT, a large one for Scratch (figure)",
         f"mean error barrier of LT to the pruned solution below {CONNECTED:g} points",
         evidence.are_connected("lt"),
         (_APART,),
@@ -84,7 +84,7 @@ CLAIMS = (
     Claim(
         "flow at initialization",
         "Sparsity-aware initialization raises the gradient norm about tenfold.",
-        "about 10 times at step 0, to 0.40, band 0.32 to 0.47 (figure)",
+        "LeNet-5: about 10 times at step 0, to 0.40, band 0.32 to 0.47 (figure)",
         "geometric mean of the ratio above 5, each seed with a mask of its own",
         evidence.flows_at_start("scratch_plus", "scratch", times=5),
         (Premise("no normalization", evidence.has_no_norm),),
@@ -93,7 +93,7 @@ CLAIMS = (
     Claim(
         "tickets do not flow",
         "Tickets do not begin with more gradient flow than training from scratch.",
-        "about equal at step 0 (figure)",
+        "LeNet-5: about equal at step 0 (figure)",
         "geometric mean of the ratio between 1/2 and 2, each seed with a mask of its "
         "own",
         evidence.flows_at_start("lt", "scratch", times=2, equal=True),
@@ -102,7 +102,7 @@ CLAIMS = (
     Claim(
         "flow at changes",
         "RigL+'s mask updates raise the gradient norm more than SET+'s.",
-        "clear rises for RigL+, little for SET+ (figure)",
+        "LeNet-5: clear rises for RigL+, little for SET+ (figure)",
         "logarithm of the mean norm after over that before mask updates of the first "
         "quarter of training: RigL+ above SET+, seed by seed",
         evidence.rises_more("rigl_plus", "set_plus"),
@@ -112,7 +112,7 @@ CLAIMS = (
     Claim(
         "inverted growth",
         "Growing by the least gradient does not raise the norm.",
-        "no rise of RigL+ inverted (figure)",
+        "LeNet-5: no rise of RigL+ inverted (figure)",
         "logarithm of the rise less than half of that of RigL+",
         evidence.inverted,
         (evidence.rises("rigl_plus"),),
@@ -121,32 +121,32 @@ CLAIMS = (
     Claim(
         "distances",
         "To the pruned solution: LT end < LT start < Scratch start < Scratch end.",
-        "in this order (figure)",
+        "LeNet-5: in this order (figure)",
         "in this order, seed by seed",
         evidence.distances,
     ),
     _accuracy(
         "initialization helps",
         "Sparsity-aware initialization makes training from scratch more accurate.",
-        "Scratch+ above Scratch",
+        "LeNet-5: Scratch+ above Scratch",
         ("scratch_plus", "scratch"),
     ),
     _accuracy(
         "dynamic training helps",
         "RigL is more accurate than static training from scratch.",
-        "RigL above Scratch",
+        "LeNet-5: RigL above Scratch",
         ("rigl", "scratch"),
     ),
     _accuracy(
         "gradients grow better than chance",
         "RigL+ is more accurate than SET+.",
-        "RigL+ above SET+",
+        "LeNet-5: RigL+ above SET+",
         ("rigl_plus", "set_plus"),
     ),
     _accuracy(
         "tickets win",
         "Tickets are more accurate than training from scratch.",
-        "98.52 ± 0.02 against 97.19 ± 0.33",
+        "LeNet-5: 98.52 ± 0.02 against 97.19 ± 0.33",
         ("lt", "scratch"),
     ),
     _accuracy(
@@ -165,20 +165,20 @@ CLAIMS = (
     _accuracy(
         "pruning wins",
         "Gradual pruning is more accurate than training from scratch.",
-        "98.30 ± 0.23 against 97.19 ± 0.33",
+        "LeNet-5: 98.30 ± 0.23 against 97.19 ± 0.33",
         ("prune", "scratch"),
     ),
     Claim(
         "sparse above small dense",
         "RigL+ is more accurate than a dense network with as many weights.",
-        "RigL above small dense",
+        "LeNet-5: RigL above small dense",
         _MORE,
         higher("rigl_plus", "small_dense", paired=False),
     ),
     Claim(
         "new descent directions",
         "RigL's mask updates make new negative eigenvalues of the Hessian.",
-        "more negative eigenvalues after than before (figure)",
+        "LeNet-5: more negative eigenvalues after than before (figure)",
         "number of negative eigenvalues after minus before mask updates of RigL+ (of "
         "RigL without it) above 0, by one threshold for both",
         evidence.negatives,
@@ -198,7 +198,7 @@ CLAIMS = (
         "plateau",
         "Training from scratch stays on a plateau of small gradients; tickets leave it "
         "early.",
-        "LT early, Scratch after hundreds of updates (figure)",
+        "LeNet-5: LT early, Scratch after hundreds of updates (figure)",
         "first recorded norm above 3 times that at 0: earlier for LT",
         evidence.plateau,
         (),
@@ -207,7 +207,7 @@ CLAIMS = (
     Claim(
         "flow in training",
         "RigL has more gradient flow in training than static masks.",
-        "RigL above Scratch (figure)",
+        "LeNet-5: RigL above Scratch (figure)",
         "mean norm over the first sixth of training higher, seed by seed",
         evidence.flows_more("rigl", "scratch", until=1 / 6),
         (),
@@ -216,7 +216,7 @@ CLAIMS = (
     Claim(
         "flow of RigL+",
         "With sparsity-aware initialization too, RigL has more gradient flow early.",
-        "RigL+ above Scratch+ in the first 1,000 updates (figure)",
+        "LeNet-5: RigL+ above Scratch+ in the first 1,000 updates (figure)",
         "mean norm over the first twelfth of training higher, seed by seed",
         evidence.flows_more("rigl_plus", "scratch_plus", until=1 / 12),
         (),
@@ -225,7 +225,7 @@ CLAIMS = (
     Claim(
         "random growth helps",
         "SET is more accurate than static training from scratch.",
-        "SET above Scratch",
+        "LeNet-5: SET above Scratch",
         _MORE,
         higher("set", "scratch"),
         (),

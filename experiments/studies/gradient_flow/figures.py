@@ -39,8 +39,10 @@ _SIGNALS = {
 CAPTIONS = {
     "gradient": "Norm of the gradient with respect to the unmasked weights, by step.",
     "changes": (
-        "Norm of the gradient after each mask update minus that before it, on the same "
-        "examples; the running mean is over about a sixth of the mask updates."
+        "Ratio of the gradient norm after each mask update to that before it, on the "
+        "same examples: geometric mean over seeds; band: one standard deviation of the "
+        "logarithms. Norms that are 0 or not finite are left out. The running mean is "
+        "over about a sixth of the mask updates."
     ),
     "interpolations": (
         "Loss and error on training examples along the linear interpolation from a "
@@ -111,7 +113,7 @@ def gradient(part: Found, title: str) -> Figure | None:
 
 
 def changes(part: Found, title: str) -> Figure | None:
-    """Draws the change of the gradient norm at each mask update.
+    """Draws the ratio of gradient norms after and before each mask update.
 
     Args:
       part: "steps" [m], "before" and "after" [seeds m] by variant.
@@ -119,20 +121,20 @@ def changes(part: Found, title: str) -> Figure | None:
     """
     if not part:
         return None
-    rises = {
-        name: pd.DataFrame(
-            np.asarray(entry["after"]) - np.asarray(entry["before"]),
-            columns=entry["steps"],
-        )
-        for name, entry in part.items()
-    }
+    rises = {}
+    for name, entry in part.items():
+        with np.errstate(divide="ignore", invalid="ignore"):  # norms of dead networks
+            ratio = np.log10(np.divide(entry["after"], entry["before"]))
+        finite = np.where(np.isfinite(ratio), ratio, np.nan)
+        rises[name] = pd.DataFrame(finite, columns=entry["steps"])
     titles = [f"{LABELS[name]} (n = {len(rise)})" for name, rise in rises.items()]
     figure, panels = plot_style.panels(
         titles,
         x=plot_style.STEP,
-        y="change of the norm",
-        title=f"{title}: mean ± s.d. over n seeds",
+        y="norm after / before",
+        title=f"{title}: geometric mean over n seeds",
     )
+    panels[0].yaxis.set_major_formatter(lambda power, _: f"{10.0**power:,.3g}")
     blue, red = (style._replace(marker="") for style in plot_style.STYLES[:2])
     handles = {}
     for axes, rise in zip(panels, rises.values(), strict=True):

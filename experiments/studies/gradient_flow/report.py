@@ -67,13 +67,6 @@ def section(
         title = f"{title}, {steps:,} of {whole:,} updates"
     listed = claims_lib.at_scale(claims.CLAIMS, scale)
     judged = claims_lib.judge(listed, found, length=steps / whole)
-    if setting != "lenet":  # nothing is published on the others
-        judged = [
-            one._replace(
-                claim=one.claim._replace(published=f"LeNet-5: {one.claim.published}")
-            )
-            for one in judged
-        ]
     frame, flow = tables.variants_frame(setting, found), tables.flow_frame(found)
     hessian = tables.hessian_frame(found)
     return report_lib.Section(

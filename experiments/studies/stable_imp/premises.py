@@ -23,18 +23,21 @@ def _of(part: str, *roles: str, name: str, evaluate: Callable[..., Effect]) -> P
     return Premise(name, lambda found: evaluate(*entries(found[part], *roles)))
 
 
-def is_unstable(role: str, *, pruned: bool, part: str = "variants") -> Premise:
+def is_unstable(
+    role: str, *, pruned: bool, part: str = "variants", name: str = ""
+) -> Premise:
     """Makes the premise that training from initialization is unstable.
 
     Args:
-      role: "unstable" or "stable".
+      role: the run by its role in the part, such as "unstable".
       pruned: whether of pruned rounds or of dense networks.
-      part: part of the measurements, "variants" or "penalty".
+      part: part of the measurements.
+      name: what the premise says; by default in the words of the role.
     """
     what = "pruned rounds" if pruned else "dense networks"
     return _of(
         *(part, role),
-        name=f"{role} {what} are unstable (above {STABLE:g} points)",
+        name=name or f"{role} {what} are unstable (above {STABLE:g} points)",
         evaluate=lambda run: effects.above(instabilities(run, pruned=pruned), STABLE),
     )
 
@@ -86,15 +89,17 @@ LAST_IS_STABLE = Premise(
     "tickets of the latest rewinding step are stable",
     lambda found: effects.below(list(onset(found, 1).values())[-1], STABLE),
 )
-PLAIN_IS_UNSTABLE = _of(
-    *("warmup", "plain"),
+PLAIN_IS_UNSTABLE = is_unstable(
+    "plain",
+    pruned=False,
+    part="warmup",
     name="dense networks are unstable without warm-up",
-    evaluate=lambda plain: effects.above(instabilities(plain, pruned=False), STABLE),
 )
-SMALL_IS_UNSTABLE = _of(
-    *("batches", "small"),
+SMALL_IS_UNSTABLE = is_unstable(
+    "small",
+    pruned=False,
+    part="batches",
     name=f"dense networks are unstable at small batches (above {STABLE:g} points)",
-    evaluate=lambda small: effects.above(instabilities(small, pruned=False), STABLE),
 )
 MOVES_APART = _of(
     *("penalty", "stable", "repelled"),

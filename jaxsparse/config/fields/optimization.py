@@ -42,8 +42,9 @@ OPTIMIZER = Section(
         "scale_by_density": Field(
             False,
             valid.FLAG,
-            "Whether the updates of each layer are divided by the density of its "
-            "masks. With `init.sparse_init` `layer`, this is SuPar.",
+            "Whether updates of each kernel by `adam` or `adamw`, with its weight "
+            "decay, are divided by the density of its mask. With `init.sparse_init` "
+            "`layer`, this is SuPar.",
         ),
     },
 )
