@@ -1,9 +1,9 @@
 """Single layers with all their gradients: convolutions, and BatchNorm with ReLU."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,22 @@ LIBRARY, OURS = "library", "jaxsparse"
 Layer = Callable[[jax.Array, Any], jax.Array]
 
 
+class Case(NamedTuple):
+    """A layer of which there are several implementations: a row of a table.
+
+    Attributes:
+      row: name of the row.
+      images: images or feature maps [b h w c].
+      layers: layers of JAX with their parameters, by column.
+      theirs: makes PyTorch's layer from the module `torch_layers`.
+    """
+
+    row: str
+    images: np.ndarray
+    layers: dict[str, tuple[Layer, Any]]
+    theirs: Callable[[ModuleType], Any]
+
+
 def measure(
     *, seconds: float, repetitions: int = 5, batch_size: int = 128
 ) -> list[Table]:
@@ -37,42 +53,31 @@ def measure(
     """
     how = {"seconds": seconds, "repetitions": repetitions}
     torch = mnist.load_torch("torch_layers")
+    tables = {
+        "3x3 convolutions": convolutions(batch_size),
+        "BatchNorm and ReLU": normalizations(batch_size),
+    }
     return [
-        _table(
-            f"3x3 convolutions with gradients, batch {batch_size}",
-            convolutions(torch, batch_size),
-            has_torch=torch is not None,
-            **how,
-        ),
-        _table(
-            f"BatchNorm and ReLU with gradients, batch {batch_size}",
-            normalizations(torch, batch_size),
-            has_torch=torch is not None,
-            **how,
-        ),
+        _table(f"{name} with gradients, batch {batch_size}", cases, torch, **how)
+        for name, cases in tables.items()
     ]
 
 
-def convolutions(
-    torch: ModuleType | None, batch_size: int
-) -> dict[tuple[str, str], Mapping[str, Job]]:
-    """Makes the jobs of all convolutions, by row, column and setting.
+def convolutions(batch_size: int) -> Iterator[Case]:
+    """Makes all convolutions.
 
     Args:
-      torch: the module `torch_layers`; None without PyTorch.
       batch_size: images.
     """
     library = functools.partial(lax.conv_general_dilated, dimension_numbers=ORDER)
-    jobs: dict[tuple[str, str], Mapping[str, Job]] = {}
     for side, inputs, outputs in CONVOLUTIONS:
-        row = f"{inputs} to {outputs} channels, {side}x{side}"
-        x = random((batch_size, side, side, inputs))
         kernel = random((3, 3, inputs, outputs))
-        for column, function in ((LIBRARY, library), (OURS, convolve)):
-            jobs[row, column] = {"": job(padded(function), x, kernel)}
-        if torch is not None:
-            jobs[row, rows.PYTORCH] = torch.jobs(torch.convolution(kernel), x)
-    return jobs
+        yield Case(
+            f"{inputs} to {outputs} channels, {side}x{side}",
+            random((batch_size, side, side, inputs)),
+            {LIBRARY: (padded(library), kernel), OURS: (padded(convolve), kernel)},
+            lambda torch, kernel=kernel: torch.convolution(kernel),
+        )
 
 
 def padded(convolution: Callable[..., jax.Array]) -> Layer:
@@ -84,25 +89,20 @@ def padded(convolution: Callable[..., jax.Array]) -> Layer:
     return lambda x, kernel: convolution(x, kernel, (1, 1), "SAME")
 
 
-def normalizations(
-    torch: ModuleType | None, batch_size: int
-) -> dict[tuple[str, str], Mapping[str, Job]]:
-    """Makes the jobs of all normalizations, by row, column and setting.
+def normalizations(batch_size: int) -> Iterator[Case]:
+    """Makes all normalizations.
 
     Args:
-      torch: the module `torch_layers`; None without PyTorch.
       batch_size: images.
     """
-    jobs: dict[tuple[str, str], Mapping[str, Job]] = {}
     for side, channels in NORMALIZED:
-        row = f"{channels} channels, {side}x{side}"
-        x = random((batch_size, side, side, channels))
-        for column, norm in ((LIBRARY, nn.BatchNorm), (OURS, BatchNorm)):
-            layer, params = normalization(norm, channels)
-            jobs[row, column] = {"": job(layer, x, params)}
-        if torch is not None:
-            jobs[row, rows.PYTORCH] = torch.jobs(torch.normalization(channels), x)
-    return jobs
+        norms = {LIBRARY: nn.BatchNorm, OURS: BatchNorm}
+        yield Case(
+            f"{channels} channels, {side}x{side}",
+            random((batch_size, side, side, channels)),
+            {name: normalization(norm, channels) for name, norm in norms.items()},
+            lambda torch, channels=channels: torch.normalization(channels),
+        )
 
 
 def normalization(norm: type[nn.BatchNorm], channels: int) -> tuple[Layer, Any]:
@@ -168,26 +168,26 @@ def job(layer: Layer, x: Any, params: Any) -> Job:
 
 def _table(
     title: str,
-    jobs: Mapping[tuple[str, str], Mapping[str, Job]],
+    cases: Iterable[Case],
+    torch: ModuleType | None,
     *,
-    has_torch: bool,
     seconds: float,
     repetitions: int,
 ) -> Table:
-    """Times jobs in turns, and makes their table: a row for each layer."""
-    rates = timing.interleave(
-        {
-            (f"{row}, {column}", setting): made
-            for (row, column), settings in jobs.items()
-            for setting, made in settings.items()
-        },
-        seconds=seconds,
-        repetitions=repetitions,
-    )
+    """Times layers in turns, and makes their table: a row for each case."""
+    jobs, names, columns = {}, [], [LIBRARY, OURS]
+    columns += [] if torch is None else [rows.PYTORCH]
+    for case in cases:
+        names.append(case.row)
+        for column, (layer, params) in case.layers.items():
+            jobs[f"{case.row}, {column}", ""] = job(layer, case.images, params)
+        if torch is not None:
+            theirs = torch.jobs(case.theirs(torch), case.images)
+            for setting, made in theirs.items():
+                jobs[f"{case.row}, {rows.PYTORCH}", setting] = made
+    rates = timing.interleave(jobs, seconds=seconds, repetitions=repetitions)
     fastest, sentences = timing.best_settings(rates)
     times = timing.milliseconds(fastest)
-    names = list(dict.fromkeys(row for row, _ in jobs))
-    columns = list(dict.fromkeys(column for _, column in jobs))
     data: dict[str, Any] = {
         row: {"milliseconds": {c: times[f"{row}, {c}"] for c in columns}}
         for row in names
@@ -202,7 +202,7 @@ def _table(
         "networks use on CPUs. PyTorch also updates running statistics.",
         *sentences,
     ]
-    if not has_torch:
+    if torch is None:
         note.append(f"PyTorch: {rows.MISSING}.")
     return Table(
         title, ("", *(f"{c}, ms" for c in columns)), lines, " ".join(note), data

@@ -1,15 +1,15 @@
 """Single layers in plain PyTorch, forward and with all gradients."""
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 
 from experiments.benchmarks import pytorch
 from experiments.benchmarks.timing import Job
-from experiments.benchmarks.torch_resnet import FORMATS
-
-Values = list[torch.Tensor]
+from experiments.benchmarks.torch_resnet import by_setting
 
 
 def convolution(kernel: np.ndarray) -> torch.nn.Module:
@@ -34,7 +34,7 @@ def normalization(channels: int) -> torch.nn.Module:
     return torch.nn.Sequential(torch.nn.BatchNorm2d(channels), torch.nn.ReLU())
 
 
-def values(layer: torch.nn.Module, images: torch.Tensor) -> Values:
+def values(layer: torch.nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
     """Computes a layer, and the gradients of half the sum of its squared outputs.
 
     Args:
@@ -49,14 +49,17 @@ def values(layer: torch.nn.Module, images: torch.Tensor) -> Values:
     return [y, *torch.autograd.grad(y, wanted, y.detach())]
 
 
-def as_images(images: np.ndarray) -> torch.Tensor:
+def as_images(
+    images: np.ndarray, layout: torch.memory_format = torch.contiguous_format
+) -> torch.Tensor:
     """Copies images to a tensor that requires gradients.
 
     Args:
       images: images or feature maps, float32 [b h w c].
+      layout: order of the axes in memory.
     """
     x = torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, 1)))
-    return x.to(pytorch.DEVICE).requires_grad_()
+    return x.to(pytorch.DEVICE, memory_format=layout).requires_grad_()
 
 
 def jobs(layer: torch.nn.Module, images: np.ndarray) -> dict[str, Job]:
@@ -67,21 +70,9 @@ def jobs(layer: torch.nn.Module, images: np.ndarray) -> dict[str, Job]:
       images: images or feature maps, float32 [b h w c].
     """
 
-    def job(layout: torch.memory_format, threads: int) -> Job:
+    def call(layout: torch.memory_format) -> Callable[[], Any]:
         own = copy.deepcopy(layer).to(pytorch.DEVICE, memory_format=layout)
-        x = as_images(images).detach().contiguous(memory_format=layout)
-        x.requires_grad_()
+        x = as_images(images, layout)
+        return lambda: values(own, x)
 
-        def run(count: int) -> None:
-            torch.set_num_threads(threads)
-            for _ in range(count):
-                values(own, x)
-            pytorch.wait()
-
-        return Job(run, 1)
-
-    return {
-        f"{name}, {pytorch.plural(count, 'thread')}": job(layout, count)
-        for name, layout in FORMATS.items()
-        for count in pytorch.thread_counts()
-    }
+    return by_setting(call)

@@ -3,6 +3,9 @@
 The architecture, the weights and the masks are those of a JAX network.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import numpy as np
 import torch
@@ -133,17 +136,33 @@ def jobs(
       images: normalized images, float32 [b h w c].
       labels: their classes [b].
     """
+    y = torch.from_numpy(labels).long().to(pytorch.DEVICE)
 
-    def job(layout: torch.memory_format, threads: int) -> Job:
+    def step(layout: torch.memory_format) -> Callable[[], Any]:
         network = Network(params, masks, layout)
         x = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
         x = x.to(pytorch.DEVICE).contiguous(memory_format=layout)
-        y = torch.from_numpy(labels).long().to(pytorch.DEVICE)
+        return lambda: pytorch.train_step(network, x, y)
+
+    return by_setting(step)
+
+
+def by_setting(
+    make: Callable[[torch.memory_format], Callable[[], Any]],
+) -> dict[str, Job]:
+    """Makes a job for each order of the axes in memory and each number of threads.
+
+    Args:
+      make: from an order of the axes to the function of which a job makes calls.
+    """
+
+    def job(layout: torch.memory_format, threads: int) -> Job:
+        call = make(layout)
 
         def run(count: int) -> None:
             torch.set_num_threads(threads)
             for _ in range(count):
-                pytorch.train_step(network, x, y)
+                call()
             pytorch.wait()
 
         return Job(run, 1)
