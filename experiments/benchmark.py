@@ -33,6 +33,7 @@ BENCHMARKS = {
     "conv": "training LeNet-5 and ResNet-20, by gradients of convolutions; PyTorch",
     "single_layers": "convolutions, and BatchNorm with ReLU, with gradients; PyTorch",
     "small_resnet": "training ResNet-8 on small images; one replicate and five",
+    "five_seeds": "training five seeds on CPU cores: threads, programs, processes",
     "selection": "exact selection from 11 million weights; top_k, NumPy's partition",
     "passes": "the same as a multiple of one pass over the scores",
     "mask_updates": "a mask update of each method, alone and in one of 100 steps",

@@ -8,6 +8,21 @@ SHAPE = (16, 16, 3)
 SINGLE = "1 replicate"
 
 
+def resnet_8(count: int, *, batch_size: int, steps: int) -> Fixture:
+    """Makes the experiment on random images.
+
+    Args:
+      count: replicates in one program.
+      batch_size: examples in a step.
+      steps: steps in a call.
+    """
+    sizes = {"replicates": count, "batch_size": batch_size, "steps": steps}
+    c = fixtures.recipe("resnet_8", **sizes)
+    c.model.width = 8
+    examples = batch_size * max(steps, conv.CHECKED)
+    return fixtures.make(c, fixtures.random_dataset(SHAPE, examples=examples))
+
+
 def measure(
     *,
     seconds: float,
@@ -25,16 +40,11 @@ def measure(
       steps: steps in a call.
       replicates: number of replicates in one program.
     """
-
-    def fixture(count: int, steps: int) -> Fixture:
-        sizes = {"replicates": count, "batch_size": batch_size, "steps": steps}
-        c = fixtures.recipe("resnet_8", **sizes)
-        c.model.width = 8
-        examples = batch_size * max(steps, conv.CHECKED)
-        return fixtures.make(c, fixtures.random_dataset(SHAPE, examples=examples))
-
     several = f"{replicates} replicates in one program"
-    ours = {SINGLE: fixture(1, steps), several: fixture(replicates, steps)}
+    ours = {
+        name: resnet_8(count, batch_size=batch_size, steps=steps)
+        for name, count in ((SINGLE, 1), (several, replicates))
+    }
     jobs: dict[tuple[str, str], Job] = {
         (name, ""): fixtures.trainer_job(made) for name, made in ours.items()
     }
@@ -43,7 +53,8 @@ def measure(
     if torch is None:
         absent[rows.PYTORCH] = rows.MISSING
     else:
-        theirs, notes = conv.pytorch_jobs(torch, fixture(1, 1), batch_size=batch_size)
+        made = resnet_8(1, batch_size=batch_size, steps=1)
+        theirs, notes = conv.pytorch_jobs(torch, made, batch_size=batch_size)
         jobs |= theirs
     rates = timing.interleave(jobs, seconds=seconds, repetitions=repetitions)
     fastest, settings = timing.best_settings(rates)
