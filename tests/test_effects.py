@@ -148,3 +148,13 @@ def test_pseudo_values_of_a_mean_are_the_values() -> None:
     values = np.array([0.3, 1.2, 0.7, 2.2])
     without = [np.delete(values, i).mean() for i in range(4)]
     assert effects.pseudo_values(values.mean(), without) == pytest.approx(values)
+
+
+def test_a_difference_of_logarithms_reads_as_a_ratio() -> None:
+    effect = effects.above(np.log([2.0, 4.0, 8.0]))
+    ratio = effect.as_ratio()
+    assert ratio.estimate == pytest.approx(4.0)
+    assert np.log(ratio.interval) == pytest.approx(effect.interval)
+    assert (ratio.p, ratio.p_against) == (effect.p, effect.p_against)
+    assert ratio._replace(interval=(1.5, 10.26)).summary == "4 (1.5 to 10.3)"
+    assert effects.above([0.25]).as_ratio().summary == f"{np.exp(0.25):.3g}"

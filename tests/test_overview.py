@@ -8,7 +8,7 @@ import pytest
 
 from experiments.studies import overview
 
-HEADER = "verdict,claim,published,ours,interval,n\n"
+HEADER = "verdict,claim,published,ours,effect,n\n"
 STUDIES = (
     SimpleNamespace(name="tickets", paper="Able 2020", settings=("mlp", "resnet")),
     SimpleNamespace(name="diet", paper="Baker 2022", settings=("resnet",)),
@@ -18,10 +18,10 @@ STUDIES = (
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
     files = {
-        "tickets/cpu/mlp": 'reproduced (short),win,1.5,"2 | 3",1 to 2,5.0\n'
+        "tickets/cpu/mlp": 'reproduced (short),win,1.5,"2 | 3",1.5 (1 to 2),5.0\n'
         "not measured,last,,,,\n",
-        "tickets/cpu/resnet": "unclear,win,1.5,0,,3\nnot measured,last,,,,\n",
-        "diet/cifar16/resnet": "premise absent,early,,4,3 to 5,5\n",
+        "tickets/cpu/resnet": "unclear,win,1.5,0,-0.2,3\nnot measured,last,,,,\n",
+        "diet/cifar16/resnet": "premise absent,early,,4,4 (3 to 5),5\n",
     }
     for name, rows in files.items():
         path = tmp_path / f"{name}_claims.csv"
@@ -35,10 +35,10 @@ def test_a_row_for_each_claim_and_a_column_for_each_scale(results: Path) -> None
     wide, small = (overview.SCALES[scale] for scale in ("cifar16", "cpu"))
     assert [*table.columns] == ["Paper", "Claim", "Published", wide, small]
     win = (
-        "mlp **reproduced (short)**: 2 | 3; 90 % interval 1 to 2; n = 5<br>"
-        "resnet **unclear**: 0; n = 3"
+        "mlp **reproduced (short)**: 2 | 3; effect 1.5 (1 to 2); n = 5<br>"
+        "resnet **unclear**: 0; effect -0.2; n = 3"
     )
-    early = "**premise absent**: 4; 90 % interval 3 to 5; n = 5"
+    early = "**premise absent**: 4; effect 4 (3 to 5); n = 5"
     none = "not measured"
     assert table.to_numpy().tolist() == [
         ["Able 2020", "win", "1.5", none, win],

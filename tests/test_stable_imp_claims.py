@@ -36,7 +36,7 @@ def make_arm(
     thresholds = 0.1 + 1.0 / (10 + unstable) + noise(3, 6) / 100
     return {
         "levels": levels,
-        "remaining": [100 * 0.8**level for level in levels],
+        "remaining": [100 * 0.5**level for level in levels],
         "ticket": tickets.tolist(),
         "controls": {
             "reinitialized": control.tolist(),
@@ -198,6 +198,16 @@ def test_late_rounds_that_rise_a_little_are_connected() -> None:
     rows[:, 4:] -= 4.0  # from 5 points to 1, still above the medium rounds
     found["variants"]["stable"]["successive"] = rows.tolist()
     assert judged(found)["late rounds are not"] == "contradicted"
+
+
+def test_late_rounds_that_leave_many_weights_say_nothing_of_high_sparsity() -> None:
+    found = as_published()
+    arm = found["variants"]["stable"]
+    assert quantities.few_left(arm).p < 0.05  # 3.1 % before the last two of six
+    arm["remaining"] = [100 * 0.8**level for level in arm["levels"]]
+    verdict = judged(found)
+    assert verdict.pop("late rounds are not") == "premise absent"
+    assert set(verdict.values()) == {"reproduced"}
 
 
 def test_tickets_of_rounds_without_controls_are_not_compared() -> None:

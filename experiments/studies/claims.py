@@ -219,7 +219,6 @@ def row(judged: Judged) -> dict[str, Any]:
       Text by column; p-values are numbers.
     """
     claim, effect = judged.claim, judged.effect
-    interval = effect.interval if effect else None
     holm = judged.holm or ("", "")
     return {
         "verdict": judged.verdict + (SHORT_MARK if judged.short and effect else ""),
@@ -230,7 +229,7 @@ def row(judged: Judged) -> dict[str, Any]:
         "written": claim.written,
         "premises": judged.premises,
         "ours": effect.words if effect else "",
-        "interval": f"{interval[0]:.3g} to {interval[1]:.3g}" if interval else "",
+        "effect": effect.summary if effect else "",
         "n": effect.n if effect else "",
         "p": effect.p if effect else "",
         "p_holm": holm[0],

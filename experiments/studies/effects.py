@@ -53,6 +53,17 @@ class Effect(NamedTuple):
         """
         return self._replace(words=words)
 
+    def as_ratio(self) -> "Effect":
+        """Returns the effect of a difference of logarithms as a ratio."""
+        ends = self.interval and tuple(float(np.exp(end)) for end in self.interval)
+        return self._replace(estimate=float(np.exp(self.estimate)), interval=ends)
+
+    @property
+    def summary(self) -> str:
+        """The estimate and its interval as text, as in "1.25 (1.2 to 1.31)"."""
+        ends = self.interval and f" ({self.interval[0]:.3g} to {self.interval[1]:.3g})"
+        return f"{self.estimate:.3g}{ends or ''}"
+
 
 def above(values: Values, threshold: float = 0.0, *, exact: bool = False) -> Effect:
     """Tests whether a mean is above a threshold.

@@ -119,9 +119,8 @@ def _cell(frame: pd.DataFrame) -> str:
     several = measured["setting"].nunique() > 1
     parts = []
     for one in measured.itertuples():
-        found = [one.ours, f"90 % interval {one.interval}" if one.interval else ""]
-        found.append(f"n = {float(one.n):.0f}")
-        words = f"**{one.verdict}**: {'; '.join(part for part in found if part)}"
+        found = [one.ours, f"effect {one.effect}", f"n = {float(one.n):.0f}"]
+        words = f"**{one.verdict}**: {'; '.join(found)}"
         parts.append(f"{one.setting} {words}" if several else words)
     return "<br>".join(parts) or claims_lib.NOT_MEASURED
 

@@ -28,7 +28,7 @@ _HEADINGS = {
     "written": "Written",
     "premises": "Premises",
     "ours": "Ours",
-    "interval": "90 % interval",
+    "effect": "Effect (90 % interval)",
     "n": "n",
     "p": "p (Holm)",
     "p_against": "p against (Holm)",
@@ -164,9 +164,11 @@ def _verdicts(judged: Sequence[Judged]) -> str:
 
 _RULES = (
     "Reproduced and contradicted: p < 0.05 after Holm's correction over the claims of "
-    "this page whose premises are present, for the claim or against it; intervals have "
-    "90 % confidence, and where a claim has several parts they are of the part that is "
-    "the least clear; see `experiments/studies/claims.py`."
+    "this page whose premises are present, for the claim or against it. The effect is "
+    "what is compared with the threshold: a difference in the unit of both sides, or a "
+    "ratio where the threshold says so. Where a claim has several parts, it is the "
+    "least clear of them. Intervals have 90 % confidence. See "
+    "`experiments/studies/claims.py`."
 )
 
 

@@ -103,8 +103,8 @@ CLAIMS = (
         "flow at changes",
         "RigL+'s mask updates raise the gradient norm more than SET+'s.",
         "LeNet-5: clear rises for RigL+, little for SET+ (figure)",
-        "logarithm of the mean norm after over that before mask updates of the first "
-        "quarter of training: RigL+ above SET+, seed by seed",
+        "mean norm after over that before mask updates of the first quarter of "
+        "training: ratio of RigL+ to SET+ above 1, by logarithms seed by seed",
         evidence.rises_more("rigl_plus", "set_plus"),
         (),
         AFTER,

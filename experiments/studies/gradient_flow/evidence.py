@@ -167,7 +167,7 @@ def flows_at_start(
             f"{spread(a, 3)} against {spread(b, 3)}, {np.exp(ratio.mean()):.1f} times"
         )
         compare = effects.within if equal else effects.above
-        return compare(ratio, float(np.log(times))).said(words)
+        return compare(ratio, float(np.log(times))).as_ratio().said(words)
 
     return evaluate
 
@@ -193,7 +193,8 @@ def rises_more(better: str, worse: str) -> Callable[[Found], Effect]:
 
     def evaluate(found: Found) -> Effect:
         a, b = _rises(found, better, worse)
-        return effects.above(a - b).said(f"{_percent(a)}, {_percent(b)}")
+        words = f"{_percent(a)}, {_percent(b)}"
+        return effects.above(a - b).as_ratio().said(words)
 
     return evaluate
 

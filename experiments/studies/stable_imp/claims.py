@@ -229,15 +229,15 @@ CLAIMS = (
         "increase at high sparsity (Maene et al., figure)",
         f"where stable: rise in the last third of rounds above {STABLE:g} points",
         evidence.late_apart,
-        _IS_STABLE,
+        (*_IS_STABLE, premises.IS_SPARSE),
         seen=_SEEN,
     ),
     Claim(
         "higher thresholds",
         "Stable pruning raises the magnitude at which weights are pruned.",
         "higher in stable pruning (Maene et al., figure)",
-        "logarithm of the threshold, mean over later rounds, higher where stable; as "
-        "published, not divided by the size of weights",
+        "ratio of the thresholds where stable to those where unstable above 1: mean "
+        "logarithm over later rounds; as published, not divided by the size of weights",
         evidence.thresholds,
         (*_IS_UNSTABLE, *_IS_STABLE),
         seen=_SEEN,

@@ -213,4 +213,4 @@ def thresholds(found: Found) -> Effect:
     logs = [np.log(np.asarray(v["thresholds"], np.float64)) for v in (unstable, stable)]
     a, b = (np.mean(each[:, each.shape[1] // 2 :], axis=1) for each in logs)
     words = f"{float(np.exp(np.mean(b - a))):.2f} times as high where stable"
-    return effects.above(b - a).said(words)
+    return effects.above(b - a).as_ratio().said(words)

@@ -7,8 +7,10 @@ from experiments.studies.claims import Found, Premise, entries
 from experiments.studies.effects import Effect
 from experiments.studies.stable_imp.quantities import (
     APART,
+    FEW,
     STABLE,
     accuracies,
+    few_left,
     gaps,
     has_dead,
     instabilities,
@@ -88,6 +90,11 @@ def has_gap(part: str) -> Premise:
 LAST_IS_STABLE = Premise(
     "tickets of the latest rewinding step are stable",
     lambda found: effects.below(list(onset(found, 1).values())[-1], STABLE),
+)
+IS_SPARSE = _of(
+    *("variants", "stable"),
+    name=f"late rounds leave {FEW:g} % of the weights or less",
+    evaluate=few_left,
 )
 PLAIN_IS_UNSTABLE = is_unstable(
     "plain",

@@ -12,7 +12,7 @@ At the scales `quick`, `cpu` and `full` training is made stable by large batches
 import numpy as np
 
 from experiments.studies import effects
-from experiments.studies.claims import Found, NotMeasured, are_dead
+from experiments.studies.claims import Found, NotMeasured, are_dead, fact
 from experiments.studies.effects import Effect
 from jaxsparse.analysis import mode_connectivity
 
@@ -20,6 +20,7 @@ STABLE = 100 * mode_connectivity.STABLE_BELOW  # points of instability
 LATE = 0.5  # late rounds start at this fraction of all rounds
 APART = 0.1  # of a right angle, by which a penalty must move rounds
 NEAR, FAR = 1 / 3, 2 / 3  # of a right angle: the same region, and nearly orthogonal
+FEW = 3.5  # percent of weights that Maene et al.'s round 15 of 25 leaves
 MATCHING = 0.5  # points of accuracy below dense that count as matching
 CHANCE = 10.0  # percent, of ten classes
 
@@ -133,9 +134,26 @@ def rises(variant: Found, part: str) -> np.ndarray:
     if not rows.size:
         raise NotMeasured("no successive rounds")
     count = rows.shape[1]
-    third = max(1, count // 3)
+    third = _third(count)
     medium = rows[:, third : max(count - third, third + 1)]
     return np.mean(medium if part == "medium" else rows[:, -third:], axis=1)
+
+
+def few_left(variant: Found) -> Effect:
+    """Returns, as a fact, whether all rounds of the last third leave few weights.
+
+    Args:
+      variant: measurements of a run.
+    """
+    levels = variant["successive_levels"]
+    first = levels[-_third(len(levels))]
+    left = variant["remaining"][variant["levels"].index(first)]
+    return fact(left <= FEW, f"{left:.3g} % in the first of them")
+
+
+def _third(rounds: int) -> int:
+    """Returns how many rounds the last third has."""
+    return max(1, rounds // 3)
 
 
 def onset(found: Found, level: int) -> dict[int, np.ndarray]:
