@@ -158,3 +158,14 @@ def test_a_difference_of_logarithms_reads_as_a_ratio() -> None:
     assert (ratio.p, ratio.p_against) == (effect.p, effect.p_against)
     assert ratio._replace(interval=(1.5, 10.26)).summary == "4 (1.5 to 10.3)"
     assert effects.above([0.25]).as_ratio().summary == f"{np.exp(0.25):.3g}"
+
+
+def test_values_that_are_not_finite_show_nothing() -> None:
+    clear = effects.above([1.0, 1.1, 0.9])
+    for exact in (False, True):
+        lost = effects.above([5.0, np.nan, 5.1], exact=exact)
+        assert (lost.p, lost.p_against, lost.interval) == (1.0, 1.0, None)
+        for parts in ((clear, lost), (lost, clear)):
+            assert effects.every(*parts).p == 1.0
+        worse = effects.higher([5.0, np.nan], [1.0, 1.1], exact=exact)
+        assert (worse.p, worse.p_against) == (1.0, 1.0)

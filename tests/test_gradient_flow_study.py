@@ -140,13 +140,15 @@ def verdicts(found: dict[str, Any]) -> dict[str, str]:
 
 
 # Exchanges of 5 and 5 seeds cannot withstand the correction over so many claims.
-FEW = {"plateau"}
+FEW = {"tickets leave the first plateau sooner"}
 
 
 def test_all_claims_hold_of_numbers_like_the_papers() -> None:
     found = judged(findings())
     assert list(found) == [claim.name for claim in claims.CLAIMS]
-    assert found["plateau"].effect.p == pytest.approx(1 / 252)
+    assert found["tickets leave the first plateau sooner"].effect.p == pytest.approx(
+        1 / 252
+    )
     words = {name: one.verdict for name, one in found.items() if name not in FEW}
     assert set(words.values()) == {"reproduced"}, words
 
@@ -171,23 +173,32 @@ def test_the_opposite_is_contradicted_or_has_no_premise() -> None:
     for state in found["curvature"]["rigl_plus"]["states"]:
         state["moment"] = {"before": "after", "after": "before"}[state["moment"]]
     words = verdicts(found)
-    assert words.pop("plateau") == "unclear"
+    assert words.pop("tickets leave the first plateau sooner") == "unclear"
     # With three seeds, half of the sign of p is not enough.
-    for name in ("new descent directions", "steeper descent"):
+    for name in (
+        "RigL makes new negative eigenvalues",
+        "RigL lowers the least eigenvalue",
+    ):
         assert words.pop(name) in ("contradicted", "unclear")
     assert set(words.values()) == {"contradicted"}, words
 
 
 def test_networks_with_batch_norm_show_no_flow_at_initialization() -> None:
     words = verdicts(findings() | {"has_norm": True})
-    assert words.pop("flow at initialization") == "premise absent"
+    assert (
+        words.pop("sparsity-aware initialization raises the gradient norm")
+        == "premise absent"
+    )
     assert "premise absent" not in words.values()
 
 
 def test_tickets_that_begin_with_less_flow_are_not_about_equal() -> None:
     found = findings()
     found["starts"]["lt"] = near(0.01)
-    assert verdicts(found)["tickets do not flow"] == "contradicted"
+    assert (
+        verdicts(found)["tickets do not begin with a larger gradient norm"]
+        == "contradicted"
+    )
 
 
 def test_seeds_share_masks_and_orders_so_that_accuracies_are_paired() -> None:
@@ -196,15 +207,21 @@ def test_seeds_share_masks_and_orders_so_that_accuracies_are_paired() -> None:
     for name, above in (("rigl", 0.3), ("scratch", 0.0)):
         values = shared + above + 0.05 * random.standard_normal(5)
         found["predictions"][name]["accuracy"] = values.tolist()
-    assert verdicts(found)["dynamic training helps"] == "reproduced"
+    assert verdicts(found)["RigL above Scratch"] == "reproduced"
 
 
 def test_without_a_barrier_from_scratch_a_premise_is_absent() -> None:
     found = findings()
     found["interpolations"]["scratch_end"]["error"] = hill(0.5)
-    assert verdicts(found)["same basin"] == "premise absent"
+    assert (
+        verdicts(found)["tickets end in the pruned solution's basin"]
+        == "premise absent"
+    )
     found["changes"]["rigl_plus"] = change(0.9)
-    assert verdicts(found)["inverted growth"] == "premise absent"
+    assert (
+        verdicts(found)["growing by the least gradient does not raise it"]
+        == "premise absent"
+    )
 
 
 def test_one_threshold_counts_the_negatives_of_both() -> None:
@@ -214,7 +231,7 @@ def test_one_threshold_counts_the_negatives_of_both() -> None:
     before["n"] = after["n"] = 2
     states = [before, after]
     found = findings() | {"curvature": {"rigl": {"states": states}}}
-    effect = judged(found)["new descent directions"].effect
+    effect = judged(found)["RigL makes new negative eigenvalues"].effect
     assert (effect.estimate, effect.n) == (0.0, 1)
 
 
@@ -232,20 +249,20 @@ def test_the_least_eigenvalue_must_fall_also_where_spectra_are_not_exact() -> No
     ]
     found = findings() | {"curvature": {"rigl_plus": {"states": states}}}
     words = judged(found)
-    effect = words["steeper descent"].effect
+    effect = words["RigL lowers the least eigenvalue"].effect
     assert effect.estimate == pytest.approx(2.1)
     assert effect.p < 0.01
-    assert words["new descent directions"].verdict == "not measured"
+    assert words["RigL makes new negative eigenvalues"].verdict == "not measured"
     # Float32 cannot tell eigenvalues of 3 beside one of 1e8 from rounding.
     states[-1]["lanczos"]["top"] = [1e8]
-    assert judged(found)["steeper descent"].effect.n == 2
+    assert judged(found)["RigL lowers the least eigenvalue"].effect.n == 2
 
 
 def test_gains_of_ensembles_over_masks_are_their_own_units() -> None:
     found = findings()
     found["orders"]["lt_150"] = [{"ensemble": gain} for gain in (0.05, 0.07, 0.06)]
     found["orders"]["scratch"] = [{"ensemble": gain} for gain in (1.0, 1.2, 1.3)]
-    assert judged(found)["no ensembles, rewound"].effect.n == 3
+    assert judged(found)["ensembles of rewound tickets gain little"].effect.n == 3
 
 
 def test_ensembles_wait_for_all_masks() -> None:
@@ -266,15 +283,19 @@ def test_summaries_of_an_older_version_are_judged_by_welchs_test() -> None:
         values = np.asarray(m["accuracy"])
         found["predictions"][name] = {"summary": [values.mean(), values.std(ddof=1), 5]}
     words = verdicts(found)
-    assert words["tickets win"] == words["pruning wins"] == "reproduced"
-    assert words["same function"] == "not measured"
+    assert (
+        words["tickets above Scratch"]
+        == words["gradual pruning above Scratch"]
+        == "reproduced"
+    )
+    assert words["tickets predict as the pruned solution does"] == "not measured"
 
 
 def test_two_seeds_are_unclear() -> None:
     found = findings()
     for m in found["predictions"].values():
         m["accuracy"] = m["accuracy"][:2]
-    assert verdicts(found)["tickets win"] == "unclear"
+    assert verdicts(found)["tickets above Scratch"] == "unclear"
 
 
 def test_claims_whose_runs_are_missing_are_not_measured() -> None:
@@ -284,8 +305,12 @@ def test_claims_whose_runs_are_missing_are_not_measured() -> None:
     rows = judged(found)
     blank = {name for name, one in rows.items() if one.verdict == "not measured"}
     assert blank == {
-        *("dynamic training helps", "same basin"),
-        *("new descent directions", "steeper descent", "inverted growth"),
+        *("RigL above Scratch", "tickets end in the pruned solution's basin"),
+        *(
+            "RigL makes new negative eigenvalues",
+            "RigL lowers the least eigenvalue",
+            "growing by the least gradient does not raise it",
+        ),
     }
     assert all(rows[name].effect is None for name in blank)
 

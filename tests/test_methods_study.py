@@ -75,8 +75,8 @@ def test_the_opposite_is_contradicted() -> None:
 
 def test_without_a_cost_of_pruning_premises_are_absent() -> None:
     found = verdicts(dict.fromkeys(LIKE_PAPERS, 60.0))
-    assert found["growth by gradients"] == claims_lib.ABSENT
-    assert found["alternating phases"] == claims_lib.ABSENT
+    assert found["RigL above SET above random"] == claims_lib.ABSENT
+    assert found["AC/DC above RigL"] == claims_lib.ABSENT
 
 
 def test_claims_whose_runs_are_missing_are_not_measured() -> None:
@@ -100,8 +100,11 @@ def test_a_setting_has_the_claims_on_its_methods() -> None:
 
     assert claims.of_runs(names("resnet8", "cifar16")) == list(claims.CLAIMS)
     mnist = {claim.name for claim in claims.of_runs(names("mnist", "cpu"))}
-    assert {"growth by gradients", "better than random"} <= mnist
-    assert "averaged particles" not in mnist
+    assert {
+        "RigL above SET above random",
+        "SNIP and SynFlow above random masks",
+    } <= mnist
+    assert "SWAMP above tickets" not in mnist
 
 
 def test_the_small_dense_network_has_as_many_weights_as_the_sparse_one() -> None:

@@ -10,7 +10,7 @@ from experiments.studies import overview
 
 HEADER = "verdict,claim,published,ours,effect,n\n"
 STUDIES = (
-    SimpleNamespace(name="tickets", paper="Able 2020", settings=("mlp", "resnet")),
+    SimpleNamespace(name="tickets", paper="Able 2020", settings=("lenet", "resnet")),
     SimpleNamespace(name="diet", paper="Baker 2022", settings=("resnet",)),
 )
 
@@ -18,7 +18,7 @@ STUDIES = (
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
     files = {
-        "tickets/cpu/mlp": 'reproduced (short),win,1.5,"2 | 3",1.5 (1 to 2),5.0\n'
+        "tickets/cpu/lenet": 'reproduced (short),win,1.5,"2 | 3",gap: 1.5 (1 to 2),5\n'
         "not measured,last,,,,\n",
         "tickets/cpu/resnet": "unclear,win,1.5,0,-0.2,3\nnot measured,last,,,,\n",
         "diet/cifar16/resnet": "premise absent,early,,4,4 (3 to 5),5\n",
@@ -35,10 +35,10 @@ def test_a_row_for_each_claim_and_a_column_for_each_scale(results: Path) -> None
     wide, small = (overview.SCALES[scale] for scale in ("cifar16", "cpu"))
     assert [*table.columns] == ["Paper", "Claim", "Published", wide, small]
     win = (
-        "mlp **reproduced (short)**: 2 | 3; effect 1.5 (1 to 2); n = 5<br>"
-        "resnet **unclear**: 0; effect -0.2; n = 3"
+        "LeNet-5, MNIST: **reproduced (short)**: 2 | 3; gap: 1.5 (1 to 2); n = 5<br>"
+        "**unclear**: 0; -0.2; n = 3"
     )
-    early = "**premise absent**: 4; effect 4 (3 to 5); n = 5"
+    early = "**premise absent**: 4; 4 (3 to 5); n = 5"
     none = "not measured"
     assert table.to_numpy().tolist() == [
         ["Able 2020", "win", "1.5", none, win],

@@ -137,10 +137,13 @@ def test_the_opposite_is_contradicted_or_has_no_premise() -> None:
         "tickets at initialization",
         "tickets against shuffled masks",
         "tickets against random masks",
-        "same region",
+        "successive levels end in one region",
     }
     absent = {name for name, word in verdict.items() if word == "premise absent"}
-    assert absent == {"stable tickets match", "no tickets where unstable"}
+    assert absent == {
+        "stable tickets match",
+        "no tickets at initialization where unstable",
+    }
 
 
 def test_where_the_large_batch_is_unstable_itself_claims_lack_their_premise() -> None:
@@ -152,10 +155,10 @@ def test_where_the_large_batch_is_unstable_itself_claims_lack_their_premise() ->
     verdict = judged(found)
     for name in (
         "tickets at initialization",
-        "no tickets where unstable",
+        "no tickets at initialization where unstable",
         "repelling destroys tickets",
-        "same region",
-        "late rounds are not",
+        "successive levels end in one region",
+        "late levels are not connected",
     ):
         assert verdict[name] == "premise absent"
     assert verdict["training is made stable"] == "contradicted"
@@ -167,12 +170,12 @@ def test_pruned_rounds_that_are_stable_are_no_unstable_ones() -> None:
     arm["instability"] = arm["instability"] | {3: [1.0, 1.1, 0.9], 6: [0.5, 0.6, 0.4]}
     verdict = judged(found)
     for name in (
-        "no tickets where unstable",
+        "no tickets at initialization where unstable",
         "attracting makes tickets",
         "attracting hurts controls",
-        "same region",
-        "medium rounds are connected",
-        "higher thresholds",
+        "successive levels end in one region",
+        "medium levels are connected",
+        "stable pruning has higher thresholds",
     ):
         assert verdict[name] == "premise absent"
 
@@ -189,15 +192,15 @@ def test_regions_by_their_angles(stable: float, unstable: float, word: str) -> N
     found = as_published()
     found["variants"]["stable"]["angles"] = make_arm(3.0, angle=stable)["angles"]
     found["variants"]["unstable"]["angles"] = make_arm(0.0, angle=unstable)["angles"]
-    assert judged(found)["same region"] == word
+    assert judged(found)["successive levels end in one region"] == word
 
 
 def test_late_rounds_that_rise_a_little_are_connected() -> None:
     found = as_published()
     rows = np.asarray(found["variants"]["stable"]["successive"])
-    rows[:, 4:] -= 4.0  # from 5 points to 1, still above the medium rounds
+    rows[:, 4:] -= 4.0  # from 5 points to 1, still above the medium levels
     found["variants"]["stable"]["successive"] = rows.tolist()
-    assert judged(found)["late rounds are not"] == "contradicted"
+    assert judged(found)["late levels are not connected"] == "contradicted"
 
 
 def test_late_rounds_that_leave_many_weights_say_nothing_of_high_sparsity() -> None:
@@ -206,7 +209,7 @@ def test_late_rounds_that_leave_many_weights_say_nothing_of_high_sparsity() -> N
     assert quantities.few_left(arm).p < 0.05  # 3.1 % before the last two of six
     arm["remaining"] = [100 * 0.8**level for level in arm["levels"]]
     verdict = judged(found)
-    assert verdict.pop("late rounds are not") == "premise absent"
+    assert verdict.pop("late levels are not connected") == "premise absent"
     assert set(verdict.values()) == {"reproduced"}
 
 
@@ -228,7 +231,7 @@ def test_controls_that_never_learned_are_dead_too() -> None:
     arm = make_arm(1.0)
     assert not quantities.has_dead(arm)
     arm["ticket"][0][1] = arm["controls"]["reinitialized"][0][2] = 11.0
-    assert not quantities.has_dead(arm)  # in early rounds
+    assert not quantities.has_dead(arm)  # in early levels
     arm["controls"]["shuffled_layers"][1][6] = 11.0
     assert not quantities.has_dead(arm)
     assert quantities.has_dead(arm, control="shuffled_layers")
@@ -368,18 +371,26 @@ def test_a_page_of_parts() -> None:
     assert made.figures["onset_interpolations"] is None
     assert all(
         made.figures[name] is not None
-        for name in ("rounds", "stability", "angles", "thresholds", "histogram")
+        for name in ("levels", "stability", "angles", "thresholds", "histogram")
     )
-    # All invented runs have one length.
+    lengths = made.tables[0].shown
+    assert lengths["Variant"].tolist() == [
+        *("batches of 16", "batches of 1,024"),
+        "batches of 1,024, repelled by 2",
+        "batches of 16, attracted by 1",
+    ]
+    # All invented runs have one length, of 25 epochs of 3,750 updates.
+    assert lengths.drop(columns="Variant").drop_duplicates().to_numpy().tolist() == [
+        ["16", "100", "0.11 %", "5", "6", "3"]
+    ]
     assert (
-        "batches of 16; batches of 1024; 1024, repelled by 2; 16, attracted by 1: 100 "
-        "updates a round, 0.0011 of the published number at these batches, in 5 epochs "
-        "of 25; 6 of 25 rounds; 3 seeds."
+        "In claims, the plain run is batches of 16 and the stabilized run is batches "
+        "of 1,024."
     ) in made.lines
     assert len(made.frames["thresholds"]) == 4 * 3 * 6
     assert len(made.frames["solutions"]) == 4 * 3 * (8 * 7 // 2)
     shown = next(t.shown for t in made.tables if t.heading == "Stability")
-    (row,) = shown.query("Variant == 'batches of 16' and Round == '3'").to_dict(
+    (row,) = shown.query("Variant == 'batches of 16' and Level == '3'").to_dict(
         "records"
     )
     assert (row["Stable"], row["Matching"]) == ("no", "yes")
@@ -425,9 +436,10 @@ def test_other_settings_are_compared_by_seed() -> None:
     assert frame["k_0_percent"].tolist()[:3] == [55.0, 56.0, 57.0]
     assert frame["k_0_percent"].isna().tolist() == [False] * 3 + [True] * 3
     shown = tables.show_settings(frame).set_index("Setting")
-    assert shown.loc["12 epochs", "Dense (%)"] == "71.00 ± 1.00"
-    assert shown.loc["12 epochs", "Tickets of 150 (%)"] == "69.00 ± 0.00"
-    assert shown.loc["batches of 128, rate 0.2", "Tickets of 150 (%)"] == ""
+    late = "tickets of update 150"
+    assert shown.loc["12 epochs", "Accuracy, dense networks (%)"] == "71.00 ± 1.00"
+    assert shown.loc["12 epochs", f"Accuracy, {late} (%)"] == "69.00 ± 0.00"
+    assert shown.loc["batches of 128, rate 0.2", f"Accuracy, {late} (%)"] == ""
     values = frame.query("setting == ''")["dense_from_150"]
     assert values.tolist() == [
         line(0, [150], [151.0])["instability"][s][0] for s in range(3)
@@ -439,7 +451,9 @@ def test_strengths_that_are_not_published_stand_beside_those_that_are() -> None:
     both = {"_published": variants.PUBLISHED_STRENGTHS, "": (20.0, -10.0)}
     assert variants.strengths("cifar", "cpu") == both
     assert variants.strengths("mnist", "cpu") == {"": (2.0, -1.0)}
-    assert variants.label("repelled", "cifar", "cpu") == "128, repelled by 20"
+    assert (
+        variants.label("repelled", "cifar", "cpu") == "batches of 128, repelled by 20"
+    )
     of = {run.name: run.overrides for run in stable_imp.STUDY.all_runs("cpu")}
     assert of["cifar_repelled"]["solution_penalty.strength"] == 20
     assert of["cifar_repelled_published"]["solution_penalty.strength"] == 2

@@ -96,7 +96,7 @@ def test_gaps_are_of_late_rounds(found: dict[str, Any]) -> None:
     arm = found["mnist_batch_10"]
     ticket = np.asarray(arm["ticket"])
     control = np.asarray(arm["controls"]["reinitialized"])
-    # Rounds 1 and 2 of 2 are late.
+    # Levels 1 and 2 of 2 are late.
     wanted = [np.mean([ticket[r, i] - control[r, i] for i in (1, 2)]) for r in (0, 1)]
     np.testing.assert_allclose(quantities.gaps(arm), wanted, rtol=1e-12)
 
@@ -104,7 +104,7 @@ def test_gaps_are_of_late_rounds(found: dict[str, Any]) -> None:
 def weights(
     run: factory.TrainedRun, level: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Reads one round's kernels and masks as flat vectors, in plain code."""
+    """Reads one level's kernels and masks as flat vectors, in plain code."""
     name = "init" if level < 0 else f"level_{level:02d}/ticket/last"
     state = factory.load_state(run, name)
     masks = transforms.get_masks(state.opt_state)
@@ -176,10 +176,10 @@ def test_the_page_says_what_was_found(whole: Path) -> None:
     assert len(table) == 2 * 3 * 2
     text = (report / "mnist.md").read_text()
     mean, sd = tiny_studies.spread(
-        table.query("variant == 'unstable' and round == 2")["ticket_percent"]
+        table.query("variant == 'unstable' and level == 2")["ticket_percent"]
     )
     assert f"{mean:.2f} ± {sd:.2f}" in text
-    for name in ("onset", "rounds", "stability", "angles", "thresholds", "histogram"):
+    for name in ("onset", "levels", "stability", "angles", "thresholds", "histogram"):
         assert (report / f"mnist_{name}.png").exists()
 
 

@@ -4,6 +4,7 @@ One process may use all cores, or each core may have a process of its own, which
 trains other seeds or another variant. Processes are started once and take turns.
 """
 
+import itertools
 import multiprocessing
 import os
 import time
@@ -70,9 +71,8 @@ def measure(*, seconds: float, repetitions: int = 5) -> list[Table]:
     for _ in range(repetitions):
         for name, connections in started.items():
             rates[name].append(take_turn(connections, seconds / repetitions))
-    for connections in started.values():
-        for connection in connections:
-            connection.send(None)
+    for connection in itertools.chain(*started.values()):
+        connection.send(None)
     note = (
         "Steps of one seed in a second, all processes of a row together. Batches of "
         "128, 20 % of the weights, SGD. `reproduce.py` uses the cores of its process: "
@@ -109,11 +109,19 @@ def take_turn(connections: Sequence[Connection], seconds: float) -> float:
 
     Returns:
       Steps of one seed in a second.
+
+    Raises:
+      RuntimeError: if a process has ended.
     """
     time.sleep(timing.PAUSE)
     for connection in connections:
         connection.send(seconds)
-    return sum(connection.recv() for connection in connections)
+    try:
+        return sum(connection.recv() for connection in connections)
+    except EOFError:
+        raise RuntimeError(
+            "a process ended before its turn; see its error above"
+        ) from None
 
 
 def serve(

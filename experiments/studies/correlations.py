@@ -14,6 +14,7 @@ from scipy import stats
 from experiments.studies.effects import CONFIDENCE, RESAMPLES, Effect
 
 MIN_BLOCKS = 5  # for a bootstrap
+_RANK = "rank correlation"
 
 
 def rank_correlation(
@@ -52,16 +53,17 @@ def rank_correlation(
     z = np.arctanh(np.clip(observed, -1 + 1e-9, 1 - 1e-9))
     half = error * stats.norm.ppf((1 + CONFIDENCE) / 2)
     interval = (float(np.tanh(z - half)), float(np.tanh(z + half)))
-    words = f"{observed:.2f} over {x.shape[1]} variants"
+    groups = "" if n == x.shape[1] else f" in {n} groups"
+    words = f"{x.shape[1]} variants{groups}, mean of {len(x)} seeds"
     if threshold:
         shift = (z - np.arctanh(threshold)) / error
         p, against = float(stats.norm.sf(shift)), float(stats.norm.cdf(shift))
-        return Effect(observed, interval, p, against, n, words)
+        return Effect(observed, interval, p, against, n, words, _RANK)
     null = _mean_correlation(rows[0][:, _permuted(blocks)], rows[1][:, None])
     # A tolerance, because equal arrangements differ by rounding.
     p = (1 + np.sum(null >= observed - 1e-12)) / (1 + RESAMPLES)
     against = (1 + np.sum(null <= observed + 1e-12)) / (1 + RESAMPLES)
-    return Effect(observed, interval, float(p), float(against), n, words)
+    return Effect(observed, interval, float(p), float(against), n, words, _RANK)
 
 
 def stronger_correlation(
@@ -109,11 +111,12 @@ def stronger_correlation(
         for which in (drawn <= 0, drawn >= 0)
     )
     observed = float(gaps(np.arange(variants)[None])[0])
-    words = f"{observed:+.2f} in absolute value"
     n = len(members)
+    words = f"{variants} variants in {n} groups"
     if n < MIN_BLOCKS:
         p = against = 1.0
-    return Effect(observed, (float(low), float(high)), p, against, n, words)
+    name = "difference of absolute rank correlations"
+    return Effect(observed, (float(low), float(high)), p, against, n, words, name)
 
 
 def _mean_correlation(

@@ -4,7 +4,8 @@ Each function tests one effect in both directions and returns an `Effect`: `p` i
 p-value of a test whose null hypothesis is that the claim is false, and `p_against` of
 one whose null hypothesis is that it is true. Both are needed, since a claim that is not
 shown is not thereby refuted. Intervals have 90 % confidence, so that each of their ends
-belongs to a one-sided test at 5 %.
+belongs to a one-sided test at 5 %. Values that are not finite, as of a seed that
+diverged, show nothing: both p-values are 1.
 
 Measurements of the same seed share initial weights and the order of the data, so most
 comparisons are of differences seed by seed. Where a distribution over seeds is far from
@@ -36,6 +37,7 @@ class Effect(NamedTuple):
       p_against: p-value under the hypothesis that the claim is true.
       n: number of independent units, such as seeds, masks or networks.
       words: the measurements as text, with units.
+      of: the tested quantity, with its unit, as "dense minus tickets, points".
     """
 
     estimate: float
@@ -44,14 +46,24 @@ class Effect(NamedTuple):
     p_against: float
     n: int
     words: str = ""
+    of: str = ""
 
-    def said(self, words: str) -> "Effect":
+    def said(self, words: str, of: str = "") -> "Effect":
         """Returns the effect with other words.
 
         Args:
           words: the measurements as text.
+          of: the tested quantity; "" keeps its name.
         """
-        return self._replace(words=words)
+        return self._replace(words=words, of=of or self.of)
+
+    def named(self, of: str) -> "Effect":
+        """Returns the effect with the name of the tested quantity.
+
+        Args:
+          of: the name, with the unit.
+        """
+        return self._replace(of=of)
 
     def as_ratio(self) -> "Effect":
         """Returns the effect of a difference of logarithms as a ratio."""
@@ -60,9 +72,10 @@ class Effect(NamedTuple):
 
     @property
     def summary(self) -> str:
-        """The estimate and its interval as text, as in "1.25 (1.2 to 1.31)"."""
+        """The tested quantity and its interval, as in "ratio: 1.25 (1.2 to 1.31)"."""
         ends = self.interval and f" ({self.interval[0]:.3g} to {self.interval[1]:.3g})"
-        return f"{self.estimate:.3g}{ends or ''}"
+        name = f"{self.of}: " if self.of else ""
+        return f"{name}{self.estimate:.3g}{ends or ''}"
 
 
 def above(values: Values, threshold: float = 0.0, *, exact: bool = False) -> Effect:
@@ -77,7 +90,7 @@ def above(values: Values, threshold: float = 0.0, *, exact: bool = False) -> Eff
     """
     values = np.asarray(values, np.float64)
     mean, n = float(values.mean()), len(values)
-    if n < 2:
+    if n < 2 or not np.isfinite(values).all():
         return Effect(mean, None, 1.0, 1.0, n, spread(values))
     # Equal values have no standard error, and t-tests of them no meaning.
     if exact or _are_equal(values):
@@ -127,7 +140,7 @@ def higher(
     a, b = np.asarray(one, np.float64), np.asarray(other, np.float64)
     n, gap = min(len(a), len(b)), float(a.mean() - b.mean())
     words = f"{spread(a)} against {spread(b)}"
-    if n < 2:
+    if n < 2 or not np.isfinite([gap, *a, *b]).all():
         return Effect(gap, None, 1.0, 1.0, n, words)
     if exact or (_are_equal(a) and _are_equal(b)):
         test = functools.partial(

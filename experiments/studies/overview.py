@@ -16,9 +16,16 @@ from jaxsparse.reports import formatting
 
 # Columns by scale, in their order.
 SCALES = {
-    "full": "Published scale",
-    "cifar16": "ResNet-8, CIFAR-10 at 16x16",
-    "cpu": "Small scale",
+    "full": "Scale `full`, as published",
+    "cifar16": "Scale `cifar16`: ResNet-8",
+    "cpu": "Scale `cpu`: LeNets",
+}
+# Names of settings, where a study has several at a scale.
+SETTINGS = {
+    "mnist": "LeNet-300-100, MNIST",
+    "mlp": "LeNet-300-100, MNIST",
+    "lenet": "LeNet-5, MNIST",
+    "cifar": "LeNet-5, CIFAR-10",
 }
 _PART = re.compile(r"(?<=<!-- claims -->\n).*(?=<!-- end of claims -->)", re.DOTALL)
 
@@ -116,12 +123,12 @@ def write(studies: Sequence[Study], results: Path) -> bool:
 def _cell(frame: pd.DataFrame) -> str:
     """Formats what one scale says of a claim."""
     measured = frame[frame["verdict"] != claims_lib.NOT_MEASURED]
-    several = measured["setting"].nunique() > 1
     parts = []
     for one in measured.itertuples():
-        found = [one.ours, f"effect {one.effect}", f"n = {float(one.n):.0f}"]
+        name = SETTINGS.get(one.setting, "")
+        found = [one.ours, one.effect, f"n = {float(one.n):.0f}"]
         words = f"**{one.verdict}**: {'; '.join(found)}"
-        parts.append(f"{one.setting} {words}" if several else words)
+        parts.append(f"{name}: {words}" if name else words)
     return "<br>".join(parts) or claims_lib.NOT_MEASURED
 
 

@@ -7,6 +7,7 @@ the tables of an earlier version lack measurements: pages read them, but they fi
 recipe, so that their runs are trained when the study is run.
 """
 
+import collections
 import hashlib
 import json
 import math
@@ -133,20 +134,24 @@ def describe(kept: Sequence[Record]) -> str:
         return ""
     hours = sum(one.seconds for one in known) / 3600
     each = [one.made_with for one in known]
-    devices = dict.fromkeys(map(_device, each))
+    counts = collections.Counter(map(_device, each))
+    devices = [
+        name if len(counts) == 1 else f"{name} ({count} runs)"
+        for name, count in counts.items()
+    ]
     versions = dict.fromkeys(one["jax"] for one in each)
     part = "" if len(known) == len(kept) else f" of {len(known)} of these runs"
     return (
         f"Training the {sum(one.networks for one in known):,} networks{part} took "
         f"{hours:.1f} hours, summed over processes and without what was measured "
-        f"afterwards, on {', '.join(devices)} (JAX {', '.join(versions)})."
+        f"afterward, on {', '.join(devices)} (JAX {', '.join(versions)})."
     )
 
 
 def _device(made_with: dict[str, str]) -> str:
     """Returns the accelerator, or the name of the processor where it is known."""
     device = made_with["device"]
-    return made_with.get("processor", device) if device == "cpu" else device
+    return made_with.get("processor", "a CPU") if device == "cpu" else device
 
 
 def _with_nan(value: Any) -> Any:

@@ -24,7 +24,7 @@ from experiments.studies.runs import Run
 Measured = Mapping[str, Mapping[str, Any]]  # by run, without the name of the setting
 Measure = Callable[[Reader, Callable[[str], Reader]], dict[str, Any]]
 KEPT = (".md", ".csv", ".png")  # files of a report that are kept
-Section = Callable[[str, str, Measured], report_lib.Section]
+Section = Callable[[str, str, Measured], report_lib.Section | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +42,8 @@ class Study:
       measure: called with a run that has ended, and a function that opens others of the
         same study by name; returns the measurements that are kept.
       section: called with a setting, a scale and the measurements of its runs; makes
-        the section of the report, with judged claims.
+        the section of the report, with judged claims, or returns None if these runs
+        alone show nothing.
       paper: authors and year of the papers with the claims; "" without claims.
       version: version of `measure`; raised when what it computes changes, so that runs
         are measured again.
@@ -87,6 +88,8 @@ class Study:
                     for name, record in found.items()
                 }
                 section = self.section(setting, scale, short)
+                if section is None:
+                    continue
                 missing = [run.name for run in listed if run.name not in found]
                 command = f"python experiments/reproduce.py --study={self.name}"
                 made = f"Made by `{command} --scale={scale} --data_dir=DIR`."

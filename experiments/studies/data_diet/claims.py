@@ -13,6 +13,7 @@ Correlations are Spearman's over variants that were pre-trained with correct lab
 within seeds; subsets of one kind are nested and permuted together.
 """
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -57,9 +58,8 @@ def _loss(found: Found, name: str) -> tuple[np.ndarray, str]:
     """Returns what late tickets lose against the dense network [seeds], and words."""
     (variant,) = entries(found["variants"], name)
     dense = np.asarray(variant["ticket"])[:, 0]
-    return dense - late(
-        variant
-    ), f"dense {spread(dense)}, tickets {spread(late(variant))}"
+    tickets = late(variant)
+    return dense - tickets, f"dense {spread(dense)} %, tickets {spread(tickets)} %"
 
 
 def _gains(first: str, second: str) -> Premise:
@@ -79,11 +79,15 @@ def _more(*names: str) -> Callable[[Found], Effect]:
     def evaluate(found: Found) -> Effect:
         each = _lates(found, *(_sized(found, name) for name in names))
         words = ", ".join(
-            f"{_LABELS[name]} {spread(one)}"
+            f"{_LABELS[name]} {spread(one)} %"
             for one, name in zip(each, names, strict=True)
         )
-        steps = zip(each, each[1:], strict=False)
-        return effects.every(*(effects.above(b - a) for a, b in steps), words=words)
+        labeled = zip((_LABELS[name] for name in names), each, strict=True)
+        parts = (
+            effects.above(b - a).named(f"{more} minus {less}, points")
+            for (less, a), (more, b) in itertools.pairwise(labeled)
+        )
+        return effects.every(*parts, words=words)
 
     return evaluate
 
@@ -95,12 +99,12 @@ def _sized(found: Found, name: str) -> str:
 
 def _falls_short(found: Found) -> Effect:
     lost, words = _loss(found, "k0")
-    return effects.above(lost, NEAR).said(words)
+    return effects.above(lost, NEAR).said(words, of="dense minus tickets, points")
 
 
 def _matches_dense(found: Found) -> Effect:
     lost, words = _loss(found, "k2")
-    return effects.below(lost, NEAR).said(words)
+    return effects.below(lost, NEAR).said(words, of="dense minus tickets, points")
 
 
 def _early_falls_short() -> Premise:
@@ -117,8 +121,9 @@ def _as_good(part: str, whole: str, base: str) -> Callable[[Found], Effect]:
         names = (_sized(found, name) for name in (part, whole, base))
         a, b, c = _lates(found, *names)
         pairs = zip((part, whole, base), (a, b, c), strict=True)
-        words = ", ".join(f"{_LABELS[name]} {spread(one)}" for name, one in pairs)
-        return effects.below(b - a - PART * (b - c)).said(words)
+        words = ", ".join(f"{_LABELS[name]} {spread(one)} %" for name, one in pairs)
+        effect = effects.below(b - a - PART * (b - c))
+        return effect.said(words, of="loss minus a third of the gain, points")
 
     return evaluate
 
@@ -127,8 +132,11 @@ def _easy_is_better(found: Found) -> Effect:
     easy, every, part = _lates(
         found, _usual(found, "easy"), "k1", _usual(found, "random")
     )
-    words = f"easy {spread(easy)}, all {spread(every)}, random {spread(part)}"
-    parts = effects.above(easy - every), effects.above(easy - part)
+    words = f"easy {spread(easy)} %, all {spread(every)} %, random {spread(part)} %"
+    parts = (
+        effects.above(easy - every).named("easy minus all, points"),
+        effects.above(easy - part).named("easy minus random, points"),
+    )
     return effects.every(*parts, words=words)
 
 
@@ -197,30 +205,30 @@ def _better_than_accuracy(found: Found) -> Effect:
 
 CLAIMS = (
     Claim(
-        "zero steps are too few",
+        "tickets of initialization fall short",
         "Tickets rewound to initialization do not train to dense accuracy.",
-        "88.50 at 16.8 %, dense 91.3 to 91.5",
+        "88.50 % with 16.8 % of the weights, dense 91.3 to 91.5 %",
         f"dense minus late tickets of 0 updates above {NEAR:g} points",
         _falls_short,
     ),
     Claim(
         "pre-training helps",
         "Some updates of dense pre-training make tickets better.",
-        "88.50 and 90.17 at 16.8 % from 0 and 200",
+        "88.50 and 90.17 % from 0 and 200 updates, with 16.8 % of the weights",
         "tickets from k updates more accurate than those from 0",
         _more("k0", "k1"),
     ),
     Claim(
         "more pre-training helps more",
         "More updates of dense pre-training make tickets better still.",
-        "90.17 and 91.03 at 16.8 % from 200 and 400",
+        "90.17 and 91.03 % from 200 and 400 updates, with 16.8 % of the weights",
         "tickets from 2k updates more accurate than those from k",
         _more("k1", "k2"),
     ),
     Claim(
-        "a few hundred suffice",
+        "a few hundred updates suffice",
         "After a few hundred updates tickets train to dense accuracy.",
-        "91.03 at 16.8 % from 400, dense 91.3 to 91.5",
+        "91.03 % from 400 updates with 16.8 % of the weights, dense 91.3 to 91.5 %",
         f"dense minus late tickets of 2k updates below {NEAR:g} points",
         _matches_dense,
         (_early_falls_short(),),
@@ -228,7 +236,7 @@ CLAIMS = (
     Claim(
         "a random part suffices",
         "At equal updates, a small random part of the data does as well as all.",
-        "90.36 on 3,200, 90.17 on all, 16.8 %",
+        "90.36 % on 3,200 examples, 90.17 % on all, with 16.8 % of the weights",
         "with 6.4 % of the data, less than a third of what k updates gain over 0 is "
         "lost",
         _as_good("random", "k1", "k0"),
@@ -237,7 +245,7 @@ CLAIMS = (
     Claim(
         "easy data are better",
         "At equal updates, easy examples make better tickets than all or random ones.",
-        "90.92 easy, 90.17 all, 90.36 random, 16.8 %",
+        "90.92 % easy, 90.17 % all, 90.36 % random, with 16.8 % of the weights",
         "easy above both",
         _easy_is_better,
         (_gains("k0", "k1"),),
@@ -245,7 +253,7 @@ CLAIMS = (
     Claim(
         "easy data save updates",
         "k updates of easy data do as well as 2k of all.",
-        "90.92 against 91.03 at 16.8 %",
+        "90.92 against 91.03 % with 16.8 % of the weights",
         "less than a third of what 2k updates gain over k is lost",
         _as_good("easy", "k2", "k1"),
         (_gains("k1", "k2"),),
@@ -253,7 +261,7 @@ CLAIMS = (
     Claim(
         "hard data are worse",
         "At equal updates, hard examples make worse tickets than all data.",
-        "88.82 against 90.17 at 16.8 %",
+        "88.82 against 90.17 % with 16.8 % of the weights",
         "hard below all",
         _more("hard", "k1"),
         (_gains("k0", "k1"),),
@@ -277,7 +285,7 @@ CLAIMS = (
         (_gains("k0", "k1"),),
     ),
     Claim(
-        "better than accuracy",
+        "barriers predict better than accuracy",
         "Barriers predict tickets better than the accuracy after pre-training.",
         "ResNet-56 on CINIC-10: visibly (figure)",
         "absolute rank correlation of the barrier above that of accuracy, bootstrap "

@@ -37,8 +37,8 @@ ABOUT = {
 
 def section(
     setting: str, scale: str, measured: Mapping[str, Any]
-) -> report_lib.Section:
-    """Makes the section of the report on a setting.
+) -> report_lib.Section | None:
+    """Makes the section of the report on a setting; None without runs to show.
 
     Args:
       setting: one of `variants.SETTINGS`.
@@ -46,6 +46,8 @@ def section(
       measured: measurements by variant.
     """
     found = variants.arrange(setting, scale, measured)
+    if not found["variants"]:
+        return None
     entry = next(iter(found["variants"].values()))
     levels, summary = figures.levels_frame(found), figures.variants_frame(found)
     ranks, title = ranks_frame(found), TITLES[setting][scale]

@@ -1,6 +1,7 @@
 """Evidence: what the measurements show for each claim, and for what it presumes."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -40,13 +41,16 @@ def higher(
     def evaluate(found: Found) -> Effect:
         pair = entries(found["predictions"], better, worse)
         if any("summary" in one for one in pair):  # an older version kept no seeds
-            return effects.higher_by_summary(*map(summary, pair))
+            effect = effects.higher_by_summary(*map(summary, pair))
+            return effect.named("difference, points")
         a, b = (np.asarray(one["accuracy"]) for one in pair)
         exact = are_dead(np.concatenate([a, b]), CHANCE)
         if not paired or len(a) != len(b):
-            return effects.higher(a, b, exact=exact)
-        words = f"{spread(a)} against {spread(b)}"
-        return effects.above(a - b, exact=exact).said(words)
+            effect = effects.higher(a, b, exact=exact)
+        else:
+            effect = effects.above(a - b, exact=exact)
+        words = f"{LABELS[better]} {spread(a)} %, {LABELS[worse]} {spread(b)} %"
+        return effect.said(words, of="difference, points")
 
     return evaluate
 
@@ -79,7 +83,8 @@ def are_connected(variant: str) -> Callable[[Found], Effect]:
 
     def evaluate(found: Found) -> Effect:
         values = _barriers(found, f"{variant}_end")
-        return effects.below(values, CONNECTED).said(f"{spread(values)} points")
+        words = f"{spread(values)} points"
+        return effects.below(values, CONNECTED).said(words, of="barrier, points")
 
     return evaluate
 
@@ -100,10 +105,13 @@ def agree(variant: str) -> Callable[[Found], Effect]:
     def evaluate(found: Found) -> Effect:
         pair = entries(found["predictions"], variant, "scratch")
         a, b = (np.asarray(entries(one, "with_pruned")[0]) for one in pair)
-        words = f"{spread(a, 4)}, Scratch {spread(b, 4)}"
+        words = f"disagreement: {LABELS[variant]} {spread(a, 4)}, "
+        words += f"Scratch {spread(b, 4)} of the predictions"
         if len(a) == len(b):
-            return effects.above(0.5 * b - a).said(words)
-        return effects.higher(0.5 * b, a).said(words)
+            effect = effects.above(0.5 * b - a)
+        else:
+            effect = effects.higher(0.5 * b, a)
+        return effect.said(words, of="half of Scratch minus the other")
 
     return evaluate
 
@@ -121,9 +129,10 @@ def ensembles(variant: str) -> Callable[[Found], Effect]:
     def evaluate(found: Found) -> Effect:
         ours, theirs = entries(found["orders"], variant, "scratch")
         a, b = _gains(ours), _gains(theirs)
-        words = f"{spread(a)} points, Scratch {spread(b)}"
+        words = f"gain: {LABELS[variant]} {spread(a)} points, Scratch {spread(b)}"
         n = min(len(a), len(b))
-        return effects.above(b[:n] / 3 - a[:n]).said(words)
+        effect = effects.above(b[:n] / 3 - a[:n])
+        return effect.said(words, of="a third of Scratch minus the other, points")
 
     return evaluate
 
@@ -163,11 +172,10 @@ def flows_at_start(
     def evaluate(found: Found) -> Effect:
         a, b = map(np.asarray, entries(found["starts"], variant, base))
         ratio = np.log(a) - np.log(b)
-        words = (
-            f"{spread(a, 3)} against {spread(b, 3)}, {np.exp(ratio.mean()):.1f} times"
-        )
+        words = f"{LABELS[variant]} {spread(a, 3)}, {LABELS[base]} {spread(b, 3)}"
         compare = effects.within if equal else effects.above
-        return compare(ratio, float(np.log(times))).as_ratio().said(words)
+        effect = compare(ratio, float(np.log(times))).as_ratio()
+        return effect.said(words, of="ratio")
 
     return evaluate
 
@@ -193,8 +201,8 @@ def rises_more(better: str, worse: str) -> Callable[[Found], Effect]:
 
     def evaluate(found: Found) -> Effect:
         a, b = _rises(found, better, worse)
-        words = f"{_percent(a)}, {_percent(b)}"
-        return effects.above(a - b).as_ratio().said(words)
+        effect = effects.above(a - b).as_ratio()
+        return effect.said(_times({better: a, worse: b}), of="ratio of both")
 
     return evaluate
 
@@ -208,7 +216,7 @@ def rises(variant: str) -> Premise:
 
     def evaluate(found: Found) -> Effect:
         values, _ = _rises(found, variant, variant)
-        return effects.above(values).said(_percent(values))
+        return effects.above(values).said(_times({variant: values}))
 
     return Premise(f"the norm rises at mask updates of {variant}", evaluate)
 
@@ -216,27 +224,36 @@ def rises(variant: str) -> Premise:
 def inverted(found: Found) -> Effect:
     """Rises of the norm by inverted growth, and a half of those of RigL+."""
     a, b = _rises(found, "rigl_plus", "rigl_inverted_plus")
-    return effects.above(0.5 * a - b).said(f"{_percent(b)}, RigL+ {_percent(a)}")
+    words = _times({"rigl_inverted_plus": b, "rigl_plus": a})
+    return effects.above(0.5 * a - b).said(words, of="difference of logarithms")
 
 
-def _percent(logs: np.ndarray) -> str:
-    return f"{spread(100 * np.expm1(logs), 1)} %"
+def _times(logs: Mapping[str, np.ndarray]) -> str:
+    """Formats the mean changes of the norm, which differ between seeds by factors."""
+    each = (f"{LABELS[name]} {np.exp(v.mean()):.3g} times" for name, v in logs.items())
+    return f"norm after mask updates: {', '.join(each)} that before (geometric mean)"
 
 
-def _escapes(found: Found, variant: str) -> np.ndarray:
-    """Returns the first step at which each seed's norm exceeds 3 times its start."""
+def _escapes(found: Found, variant: str) -> tuple[np.ndarray, int]:
+    """Returns when each seed's norm exceeds 3 times its start, and what is "never"."""
     (curve,) = entries(found["gradients"], variant)
     norms, steps = np.asarray(curve["norm"]), np.asarray(curve["steps"])
     above = norms > 3 * norms[:, :1]
     last = steps[-1] + 1  # of seeds that never do
-    return np.where(above.any(axis=1), steps[np.argmax(above, axis=1)], last)
+    return np.where(above.any(axis=1), steps[np.argmax(above, axis=1)], last), last
 
 
 def plateau(found: Found) -> Effect:
     """Steps at which tickets and training from scratch leave the first plateau."""
-    lt, scratch = (_escapes(found, variant) for variant in ("lt", "scratch"))
-    words = f"LT at {spread(lt, 0)}, Scratch at {spread(scratch, 0)} updates"
-    return effects.higher(scratch, lt, exact=True).said(words)
+    (lt, never), (scratch, _) = (_escapes(found, name) for name in ("lt", "scratch"))
+    each = (
+        f"{name} in {np.sum(at < never)} of {len(at)} seeds, at update "
+        f"{np.median(at):.0f} (median)"
+        for name, at in (("LT", lt), ("Scratch", scratch))
+    )
+    words = f"{'; '.join(each)}; {never} stands for never"
+    effect = effects.higher(scratch, lt, exact=True)
+    return effect.said(words, of="Scratch minus LT, updates")
 
 
 def flows_more(better: str, worse: str, *, until: float) -> Callable[[Found], Effect]:
@@ -255,7 +272,8 @@ def flows_more(better: str, worse: str, *, until: float) -> Callable[[Found], Ef
             means.append(np.asarray(curve["norm"])[:, early].mean(axis=1))
         n = min(map(len, means))
         a, b = (values[:n] for values in means)
-        return effects.above(a - b).said(f"{spread(a, 3)} against {spread(b, 3)}")
+        words = f"{LABELS[better]} {spread(a, 3)}, {LABELS[worse]} {spread(b, 3)}"
+        return effects.above(a - b).said(words, of="difference")
 
     return evaluate
 
@@ -272,18 +290,22 @@ def distances(found: Found) -> Effect:
     near = [np.asarray(values) for values in order.values()]
     each = zip(order, near, strict=True)
     words = ", ".join(f"{name} {spread(values)}" for name, values in each)
-    steps = zip(near, near[1:], strict=False)
-    return effects.every(*(effects.above(b - a) for a, b in steps), words=words)
+    pairs = itertools.pairwise(zip(order, near, strict=True))
+    parts = (
+        effects.above(b - a).named(f"{far} minus {close}")
+        for (close, a), (far, b) in pairs
+    )
+    return effects.every(*parts, words=words)
 
 
 def negatives(found: Found) -> Effect:
     """New negative eigenvalues after mask updates, averaged within seeds."""
-    return _after_updates(found, curvature.new_negatives)
+    return _after_updates(found, curvature.new_negatives).named("after minus before")
 
 
 def least_falls(found: Found) -> Effect:
     """Fall of the least eigenvalue over mask updates, averaged within seeds."""
-    return _after_updates(found, curvature.falls)
+    return _after_updates(found, curvature.falls).named("before minus after")
 
 
 def _after_updates(

@@ -137,12 +137,14 @@ def _share(found: pd.DataFrame, name: str) -> np.ndarray:
 
 def _vanishes(found: pd.DataFrame) -> Effect:
     share = _share(found, "dense")
-    return effects.below(share, KEPT).said(f"{effects.spread(share, 3)} remains")
+    words = f"{effects.spread(share, 3)} of the dense network's"
+    return effects.below(share, KEPT).said(words, of="fraction")
 
 
 def _stays(found: pd.DataFrame) -> Effect:
     share = _share(found, "neurons")
-    return effects.above(share, KEPT).said(f"{effects.spread(share, 3)} remains")
+    words = f"{effects.spread(share, 3)} of the dense network's"
+    return effects.above(share, KEPT).said(words, of="fraction")
 
 
 def _keeps_more(more: str, less: str) -> Callable[[pd.DataFrame], Effect]:
@@ -151,7 +153,7 @@ def _keeps_more(more: str, less: str) -> Callable[[pd.DataFrame], Effect]:
     def compare(found: pd.DataFrame) -> Effect:
         a, b = _share(found, more), _share(found, less)
         words = f"{effects.spread(a, 3)} against {effects.spread(b, 3)}"
-        return effects.above(a - b).said(words)
+        return effects.above(a - b).said(words, of="difference of the fractions")
 
     return compare
 

@@ -298,7 +298,7 @@ def show_hessian(frame: pd.DataFrame) -> pd.DataFrame:
         "Seed": ("seed", ".0f"),
         "Step": ("step", ",.0f"),
         "Mask update": ("moment", ""),
-        "Eigenvalues (n)": ("n", ",.0f"),
+        "Active weights": ("n", ",.0f"),
         "Examples": ("examples", ",.0f"),
         "Negative": ("negative", ",.0f"),
         "Negative (%)": ("percent", ".1f"),

@@ -57,10 +57,18 @@ def accuracies(found: Found, *names: str) -> list[np.ndarray]:
 def _describe(names: Sequence[str], each: Sequence[np.ndarray]) -> str:
     """Formats the accuracies of methods."""
     words = (
-        f"{name.replace('_', ' ')} {spread(one)}"
-        for name, one in zip(names, each, strict=True)
+        f"{_plain(name)} {spread(one)} %" for name, one in zip(names, each, strict=True)
     )
-    return f"{', '.join(words)} {_AT}"
+    return f"{', '.join(words)} {_AT} sparsity"
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _difference(name: str, other: str) -> str:
+    """Names the difference of two methods, with its unit."""
+    return f"{_plain(name)} minus {_plain(other)}, points"
 
 
 def above(name: str, *others: str) -> Callable[[Found], Effect]:
@@ -74,7 +82,10 @@ def above(name: str, *others: str) -> Callable[[Found], Effect]:
     def evaluate(found: Found) -> Effect:
         ours, *theirs = each = accuracies(found, name, *others)
         exact = any(are_dead(one, CHANCE) for one in each)
-        parts = (effects.above(ours - other, exact=exact) for other in theirs)
+        parts = (
+            effects.above(ours - one, exact=exact).named(_difference(name, other))
+            for other, one in zip(others, theirs, strict=True)
+        )
         return effects.every(*parts, words=_describe((name, *others), each))
 
     return evaluate
@@ -99,7 +110,7 @@ def _no_worse(name: str, other: str) -> Callable[[Found], Effect]:
         ours, theirs = each = accuracies(found, name, other)
         exact = any(are_dead(one, CHANCE) for one in each)
         effect = effects.above(ours - theirs, -MARGIN, exact=exact)
-        return effect.said(_describe((name, other), each))
+        return effect.said(_describe((name, other), each), _difference(name, other))
 
     return evaluate
 
@@ -111,7 +122,8 @@ def _higher(name: str, other: str) -> Callable[[Found], Effect]:
         one, two = (accuracies(found, each)[0] for each in (name, other))
         exact = are_dead(one, CHANCE) or are_dead(two, CHANCE)
         effect = effects.higher(one, two, exact=exact)
-        return effect.said(_describe((name, other), (one, two)))
+        words = _describe((name, other), (one, two))
+        return effect.said(words, _difference(name, other))
 
     return evaluate
 
@@ -124,8 +136,9 @@ def _costs(name: str) -> Premise:
         words = f"dense {spread(dense)}, {spread(sparse)}"
         return effects.above(dense - sparse, COST).said(words)
 
-    label = name.replace("_", " ")
-    return Premise(f"{label} {_AT} more than {COST} points below dense", evaluate)
+    return Premise(
+        f"{_plain(name)} {_AT} more than {COST} points below dense", evaluate
+    )
 
 
 def _is_worse(found: Found) -> Effect:
@@ -138,7 +151,7 @@ _SMALL_IS_WORSE = Premise(f"small dense more than {COST} points below dense", _i
 
 CLAIMS = (
     Claim(
-        "growth by gradients",
+        "RigL above SET above random",
         "RigL is better than SET, and SET is better than static random masks.",
         "ResNet-50: so at 80 % and 90 % (Evci et al. 2019, arXiv:1911.11134)",
         "RigL above SET, and SET above random masks of the same layer counts",
@@ -155,7 +168,7 @@ CLAIMS = (
         (_costs("snip"),),
     ),
     Claim(
-        "better than random",
+        "SNIP and SynFlow above random masks",
         "Masks chosen by scores at initialization are better than random ones.",
         "ResNet-20 on CIFAR-10: SNIP and SynFlow above random (Frankle et al. 2020, "
         "arXiv:2009.08576)",
@@ -164,7 +177,7 @@ CLAIMS = (
         (_costs("random_uniform"),),
     ),
     Claim(
-        "tangent kernel",
+        "NTK-SAP above SNIP and SynFlow",
         "NTK-SAP is better than SynFlow and SNIP.",
         "ResNet-20 on CIFAR-10 and others, above all at high sparsity (Wang et al. "
         "2023, arXiv:2304.02840)",
@@ -173,7 +186,7 @@ CLAIMS = (
         (_costs("synflow"),),
     ),
     Claim(
-        "constant fan-in",
+        "constant fan-in costs nothing",
         "A constant fan-in costs RigL no accuracy if neurons may be removed.",
         "ResNet-50: SRigL close to RigL up to 95 % (Lasby et al. 2023, "
         "arXiv:2305.02299)",
@@ -182,7 +195,7 @@ CLAIMS = (
         (_costs("rigl"),),
     ),
     Claim(
-        "large and sparse",
+        "large sparse above small dense",
         "A large sparse network is better than a small dense one of equal size.",
         "several networks (Zhu and Gupta 2017, arXiv:1710.01878)",
         "GMP above a dense network with the same number of weights",
@@ -190,7 +203,7 @@ CLAIMS = (
         (_SMALL_IS_WORSE,),
     ),
     Claim(
-        "averaged particles",
+        "SWAMP above tickets",
         "SWAMP, the mean of several networks, is better than a rewound ticket.",
         "several networks and datasets, at all sparsities (Choi et al. 2023, "
         "arXiv:2305.14852)",
@@ -200,7 +213,7 @@ CLAIMS = (
         (_costs("tickets"),),
     ),
     Claim(
-        "growth by topology",
+        "CHTs above RigL",
         "CHTs is better than RigL.",
         "several networks at 90 % and more (Zhang et al. 2025, arXiv:2501.19107)",
         "CHTs above RigL",
@@ -217,7 +230,7 @@ CLAIMS = (
         (_costs("tickets"),),
     ),
     Claim(
-        "alternating phases",
+        "AC/DC above RigL",
         "AC/DC is better than RigL.",
         "ResNet-50 at 90 % and 95 % (Peste et al. 2021, arXiv:2106.12379)",
         "AC/DC above RigL",

@@ -190,8 +190,8 @@ def _interval(accuracies: Sequence[float]) -> str:
 
 def _cost(entry: Mapping[str, Any]) -> str:
     """Formats training FLOPs as a multiple of dense training; "" where unknown."""
-    multiples = [one for one in entry.get("training_flops", ()) if one is not None]
-    return f"{np.mean(multiples):.2f}x" if multiples else ""
+    multiples = pd.Series(entry.get("training_flops", ()), dtype=float).dropna()
+    return f"{multiples.mean():.2f}x" if len(multiples) else ""
 
 
 def _curves(measured: Mapping[str, Any], kind: str) -> pd.DataFrame:

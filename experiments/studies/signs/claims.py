@@ -63,7 +63,8 @@ def _carries_most(control: str) -> Callable[[Found], Effect]:
             f"{name.replace('_', ' ')} {spread(one)}"
             for name, one in zip(names, each, strict=True)
         )
-        return effects.above(kept - drawn - HALF * (ticket - drawn)).said(words)
+        effect = effects.above(kept - drawn - HALF * (ticket - drawn))
+        return effect.said(words, of="recovered minus half of the gap, points")
 
     return evaluate
 
@@ -75,7 +76,7 @@ def _above(name: str, other: str) -> Callable[[Found], Effect]:
         one, two = accuracies(found, "k_150", name, other)
         words = f"{name.replace('_', ' ')} {spread(one)}, "
         words += f"{other.replace('_', ' ')} {spread(two)}"
-        return effects.above(one - two).said(words)
+        return effects.above(one - two).said(words, of="difference, points")
 
     return evaluate
 
@@ -85,7 +86,8 @@ def _sign_in(found: Found) -> Effect:
     ours, *others = (accuracies(found, name, "ticket")[0] for name in names)
     words = f"Sign-In {spread(ours)}, plain {spread(others[0])}, "
     words += f"with half the weight decay {spread(others[1])}"
-    return effects.every(*(effects.above(ours - one) for one in others), words=words)
+    parts = (effects.above(ours - one).named("difference, points") for one in others)
+    return effects.every(*parts, words=words)
 
 
 def _room(run: str) -> Premise:
@@ -107,7 +109,9 @@ def _aligned(share: float) -> Callable[[Found], Effect]:
         ticket, ours, others = (accuracies(found, name, "ticket")[0] for name in names)
         words = f"tickets {spread(ticket)}, aligned {spread(ours)}, "
         words += f"unaligned {spread(others)}"
-        return effects.above(ours - others - share * (ticket - others)).said(words)
+        effect = effects.above(ours - others - share * (ticket - others))
+        part = f" minus {share:g} of what is lost" if share else ""
+        return effect.said(words, of=f"aligned minus unaligned{part}, points")
 
     return evaluate
 

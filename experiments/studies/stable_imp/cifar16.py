@@ -21,7 +21,7 @@ they presume. The stabilizer, large batches with warm-up, was then chosen by the
 instability of dense networks alone, see `STABILIZER`.
 
 Deviations from Maene et al.: eight of 25 levels, or four that prune more; controls of
-few levels; copies of few levels, which are compared with the round itself and not with
+few levels; copies of few levels, which are compared with the level itself and not with
 each other; and what makes training stable.
 """
 
@@ -161,7 +161,7 @@ def penalized(pruned: Mapping[str, Any]) -> dict[str, Any]:
     """Arranges the runs of four levels by role.
 
     Of repulsion and attraction, the weakest strength counts that is shown to move
-    successive rounds (`quantities.moves_apart`, `moves_together`), or the strongest if
+    successive levels (`quantities.moves_apart`, `moves_together`), or the strongest if
     none is.
 
     Args:
@@ -224,8 +224,8 @@ def label_setting(name: str) -> str:
     if name.endswith("_warmup"):
         return f"{label_setting(name.removesuffix('_warmup'))}, warm-up"
     kind, _, value = name.partition("_")
-    words = {"rate": "rate {}", "batch": "batches of {}", "epochs": "{} epochs"}
-    return (words | {"width": "width {}"})[kind].format(value)
+    words = {"rate": "rate {:g}", "batch": "batches of {:,g}", "epochs": "{:g} epochs"}
+    return (words | {"width": "width {:g}"})[kind].format(float(value))
 
 
 def of_settings(measured: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -5,7 +5,7 @@ runs of `cpu` had been seen, to treat both directions alike and to name what a c
 presumes, before any run of `cifar16`; see `cifar16` for what had been seen of its
 setting. Some claims changed again when the first eight runs of `cifar16` had been seen,
 and before any run had pruned with its stabilizer: all that compare stable with unstable
-training, since their premises became stricter (dense networks and pruned rounds must
+training, since their premises became stricter (dense networks and pruned levels must
 both be stable, or unstable) and another run is the stable one. They are marked as
 written after.
 """
@@ -25,7 +25,7 @@ from experiments.studies.stable_imp.quantities import (
     STABLE,
 )
 
-_GAP = "tickets minus {} controls, late rounds, above 0"
+_GAP = "tickets minus {} controls, late levels, above 0"
 _SEEN = ("cifar16",)
 _IS_STABLE = (is_stable("stable", pruned=False), is_stable("stable", pruned=True))
 _IS_UNSTABLE = (
@@ -113,10 +113,10 @@ CLAIMS = (
         seen=_SEEN,
     ),
     Claim(
-        "pruned rounds are stable",
+        "pruned levels are stable",
         "Subnetworks trained stably from initialization stay stable.",
-        "low error increase at rounds 5 to 15 (Maene et al., figure)",
-        f"instability of pruned rounds below {STABLE:g} points",
+        "low error increase at levels 5 to 15 (Maene et al., figure)",
+        f"instability of pruned levels below {STABLE:g} points",
         evidence.stays_stable,
         (is_stable("stable", pruned=False),),
         seen=_SEEN,
@@ -150,7 +150,7 @@ CLAIMS = (
         seen=_SEEN,
     ),
     Claim(
-        "no tickets where unstable",
+        "no tickets at initialization where unstable",
         "Where training is unstable, tickets are no better than controls.",
         "IMP as reinitialized at 128 (Maene et al., figure)",
         "gap where unstable below half of that where stable",
@@ -164,11 +164,11 @@ CLAIMS = (
     ),
     Claim(
         "repelling destroys tickets",
-        "Repelled from the solutions of earlier rounds, stable pruning falls to the "
+        "Repelled from the solutions of earlier levels, stable pruning falls to the "
         "level of controls.",
         "to the level of reinitialized (Maene et al., figure)",
         "gap repelled below half of that before, at the weakest strength that moves "
-        "rounds",
+        "levels",
         evidence.repelled,
         (*_REPELLED, has_gap("penalty"), premises.MOVES_APART),
         seen=_SEEN,
@@ -184,7 +184,7 @@ CLAIMS = (
     ),
     Claim(
         "attracting makes tickets",
-        "Attracted to the solutions of earlier rounds, unstable pruning finds tickets.",
+        "Attracted to the solutions of earlier levels, unstable pruning finds tickets.",
         "above reinitialized, below rewinding (Maene et al., figure)",
         "attracted tickets gain over plain controls, and more than plain tickets do",
         evidence.attracted,
@@ -201,43 +201,43 @@ CLAIMS = (
         seen=_SEEN,
     ),
     Claim(
-        "same region",
-        "Successive stable rounds end in the same region; unstable ones end nearly "
+        "successive levels end in one region",
+        "Successive stable levels end in the same region; unstable ones end nearly "
         "orthogonal to each other.",
         "near-orthogonal at 128, very small angles at 1,024 and 2,048 (Maene et al., "
         "figure)",
-        f"mean angle of successive rounds below {NEAR:.2f} right angles where stable, "
+        f"mean angle of successive levels below {NEAR:.2f} right angles where stable, "
         f"above {FAR:.2f} where unstable",
         evidence.angles,
         (*_IS_UNSTABLE, *_IS_STABLE),
         seen=_SEEN,
     ),
     Claim(
-        "medium rounds are connected",
-        "Successive stable rounds are linearly connected at medium sparsity, unstable "
+        "medium levels are connected",
+        "Successive stable levels are linearly connected at medium sparsity, unstable "
         "ones are not.",
         "no increase at medium sparsity at 2,048 (Maene et al., figure)",
-        "rise of the test error above the worse end, middle third of rounds: below "
+        "rise of the test error above the worse end, middle third of levels: below "
         f"{STABLE:g} points where stable, above where unstable",
         evidence.medium_connected,
         (*_IS_UNSTABLE, *_IS_STABLE),
         seen=_SEEN,
     ),
     Claim(
-        "late rounds are not",
-        "At high sparsity successive stable rounds are no longer connected.",
+        "late levels are not connected",
+        "At high sparsity successive stable levels are no longer connected.",
         "increase at high sparsity (Maene et al., figure)",
-        f"where stable: rise in the last third of rounds above {STABLE:g} points",
+        f"where stable: rise in the last third of levels above {STABLE:g} points",
         evidence.late_apart,
         (*_IS_STABLE, premises.IS_SPARSE),
         seen=_SEEN,
     ),
     Claim(
-        "higher thresholds",
+        "stable pruning has higher thresholds",
         "Stable pruning raises the magnitude at which weights are pruned.",
         "higher in stable pruning (Maene et al., figure)",
         "ratio of the thresholds where stable to those where unstable above 1: mean "
-        "logarithm over later rounds; as published, not divided by the size of weights",
+        "logarithm over later levels; as published, not divided by the size of weights",
         evidence.thresholds,
         (*_IS_UNSTABLE, *_IS_STABLE),
         seen=_SEEN,

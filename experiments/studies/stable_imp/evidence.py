@@ -21,6 +21,8 @@ from experiments.studies.stable_imp.quantities import (
     successive,
 )
 
+_LOST = "dense minus tickets, points"
+
 
 def becomes_stable(level: int) -> Callable[[Found], Effect]:
     """Compares the instability from the earliest and from the latest start.
@@ -33,7 +35,8 @@ def becomes_stable(level: int) -> Callable[[Found], Effect]:
         each = list(onset(found, level).items())
         (begin, first), (end, last) = each[0], each[-1]
         words = f"{spread(first)} from update {begin}, {spread(last)} from {end}"
-        falls, ends = effects.above(first - last), effects.below(last, STABLE)
+        falls = effects.above(first - last).named("first minus last, points")
+        ends = effects.below(last, STABLE).named(f"from update {end}, points")
         return effects.every(falls, ends, words=words)
 
     return evaluate
@@ -47,7 +50,7 @@ def tickets_sooner(found: Found) -> Effect:
         raise NotMeasured("no common starts")
     a, b = (np.mean([of[k] for k in between], axis=0) for of in (dense, tickets))
     words = f"dense {spread(a)}, tickets {spread(b)}, mean over updates {between}"
-    return effects.above(a - b).said(words)
+    return effects.above(a - b).said(words, of="dense minus tickets, points")
 
 
 def _drop(found: Found, place: int) -> tuple[np.ndarray, int]:
@@ -68,15 +71,15 @@ def _lost(variant: Found) -> np.ndarray:
 def unstable_fall_short(found: Found) -> Effect:
     """Loss of tickets that are rewound to the earliest step."""
     lost, step = _drop(found, 0)
-    words = f"dense minus tickets of update {step}: {spread(lost)} points"
-    return effects.above(lost, MATCHING).said(words)
+    words = f"tickets of update {step}: {spread(lost)} points below dense"
+    return effects.above(lost, MATCHING).said(words, of=_LOST)
 
 
 def stable_match(found: Found) -> Effect:
     """Loss of tickets that are rewound to the latest step."""
     lost, step = _drop(found, -1)
-    words = f"dense minus tickets of update {step}: {spread(lost)} points"
-    return effects.below(lost, MATCHING).said(words)
+    words = f"tickets of update {step}: {spread(lost)} points below dense"
+    return effects.below(lost, MATCHING).said(words, of=_LOST)
 
 
 def together(found: Found) -> Effect:
@@ -95,21 +98,25 @@ def made_stable(found: Found) -> Effect:
     pair = entries(found["batches"], "small", "large")
     a, b = (instabilities(variant, pruned=False) for variant in pair)
     words = f"dense: {spread(a)} points, {spread(b)} at large batches"
-    return effects.every(effects.above(a - b), effects.below(b, STABLE), words=words)
+    falls = effects.above(a - b).named("fall, points")
+    ends = effects.below(b, STABLE).named("at large batches, points")
+    return effects.every(falls, ends, words=words)
 
 
 def warmup_helps(found: Found) -> Effect:
     """Instability with and without warm-up."""
     plain, warm = entries(found["warmup"], "plain", "warm")
     a, b = (instabilities(variant, pruned=False) for variant in (plain, warm))
-    return effects.above(a - b).said(f"dense: {spread(a)} points, {spread(b)} with it")
+    words = f"dense: {spread(a)} points, {spread(b)} with it"
+    return effects.above(a - b).said(words, of="without minus with, points")
 
 
 def stays_stable(found: Found) -> Effect:
-    """Instability of pruned rounds where dense training is stable."""
+    """Instability of pruned levels where dense training is stable."""
     (stable,) = entries(found["variants"], "stable")
     values = instabilities(stable, pruned=True)
-    return effects.below(values, STABLE).said(f"{spread(values)} points")
+    words = f"{spread(values)} points"
+    return effects.below(values, STABLE).said(words, of="instability, points")
 
 
 def win(control: str) -> Callable[[Found], Effect]:
@@ -123,7 +130,8 @@ def win(control: str) -> Callable[[Found], Effect]:
         (stable,) = entries(found["variants"], "stable")
         values = gaps(stable, control)
         exact = has_dead(stable, control=control)
-        return effects.above(values, exact=exact).said(f"{spread(values)} points")
+        words = f"{spread(values)} points"
+        return effects.above(values, exact=exact).said(words, of="gap, points")
 
     return evaluate
 
@@ -133,7 +141,8 @@ def no_win(found: Found) -> Effect:
     pair = entries(found["variants"], "unstable", "stable")
     unstable, stable = map(gaps, pair)
     words = f"gap {spread(unstable)} points, stable {spread(stable)}"
-    return effects.above(0.5 * stable - unstable, exact=has_dead(*pair)).said(words)
+    effect = effects.above(0.5 * stable - unstable, exact=has_dead(*pair))
+    return effect.said(words, of="half of the stable gap minus the other, points")
 
 
 def repelled(found: Found) -> Effect:
@@ -141,7 +150,8 @@ def repelled(found: Found) -> Effect:
     pair = entries(found["penalty"], "stable", "repelled")
     before, after = map(gaps, pair)
     words = f"gap {spread(before)} points, repelled {spread(after)}{_strength(pair[1])}"
-    return effects.above(0.5 * before - after, exact=has_dead(*pair)).said(words)
+    effect = effects.above(0.5 * before - after, exact=has_dead(*pair))
+    return effect.said(words, of="half of the gap minus that repelled, points")
 
 
 def controls_spared(found: Found) -> Effect:
@@ -153,7 +163,8 @@ def controls_spared(found: Found) -> Effect:
     )
     words = f"controls lose {spread(control)} points, tickets {spread(lost)}"
     words += _strength(pair[1])
-    return effects.above(0.5 * lost - control, exact=has_dead(*pair)).said(words)
+    effect = effects.above(0.5 * lost - control, exact=has_dead(*pair))
+    return effect.said(words, of="half of the tickets' loss minus controls', points")
 
 
 def attracted(found: Found) -> Effect:
@@ -164,7 +175,9 @@ def attracted(found: Found) -> Effect:
     words = f"above plain controls by {spread(gain)} points, plain by {spread(before)}"
     words += _strength(attracted)
     exact = has_dead(*pair)
-    parts = effects.above(gain, exact=exact), effects.above(gain - before, exact=exact)
+    above = effects.above(gain, exact=exact).named("above plain controls, points")
+    more = effects.above(gain - before, exact=exact)
+    parts = above, more.named("more than plain tickets are, points")
     return effects.every(*parts, words=words)
 
 
@@ -173,7 +186,8 @@ def attraction_hurts(found: Found) -> Effect:
     pair = entries(found["penalty"], "unstable", "attracted")
     a, b = (accuracies(variant, "reinitialized") for variant in pair)
     words = f"lose {spread(a - b)} points{_strength(pair[1])}"
-    return effects.above(a - b, exact=has_dead(*pair)).said(words)
+    effect = effects.above(a - b, exact=has_dead(*pair))
+    return effect.said(words, of="loss, points")
 
 
 def _strength(variant: Found) -> str:
@@ -182,35 +196,37 @@ def _strength(variant: Found) -> str:
 
 
 def angles(found: Found) -> Effect:
-    """Angles between successive rounds."""
+    """Angles between successive levels."""
     pair = entries(found["variants"], "unstable", "stable")
     unstable, stable = map(successive, pair)
     words = f"{spread(unstable)} right angles, stable {spread(stable)}"
-    parts = effects.below(stable, NEAR), effects.above(unstable, FAR)
-    return effects.every(*parts, words=words)
+    near = effects.below(stable, NEAR).named("stable, right angles")
+    far = effects.above(unstable, FAR).named("unstable, right angles")
+    return effects.every(near, far, words=words)
 
 
 def medium_connected(found: Found) -> Effect:
-    """Rises of the error between medium rounds."""
+    """Rises of the error between medium levels."""
     pair = entries(found["variants"], "unstable", "stable")
     unstable, stable = (rises(variant, "medium") for variant in pair)
     words = f"rise {spread(unstable)} points, stable {spread(stable)}"
-    parts = effects.below(stable, STABLE), effects.above(unstable, STABLE)
-    return effects.every(*parts, words=words)
+    near = effects.below(stable, STABLE).named("stable rise, points")
+    far = effects.above(unstable, STABLE).named("unstable rise, points")
+    return effects.every(near, far, words=words)
 
 
 def late_apart(found: Found) -> Effect:
-    """Rises of the error between late rounds."""
+    """Rises of the error between late levels."""
     (stable,) = entries(found["variants"], "stable")
     medium, late = (rises(stable, part) for part in ("medium", "late"))
-    words = f"rise {spread(medium)} points in medium rounds, {spread(late)} in late"
-    return effects.above(late, STABLE).said(words)
+    words = f"rise {spread(medium)} points in medium levels, {spread(late)} in late"
+    return effects.above(late, STABLE).said(words, of="late rise, points")
 
 
 def thresholds(found: Found) -> Effect:
-    """Pruning thresholds of later rounds."""
+    """Pruning thresholds of later levels."""
     unstable, stable = entries(found["variants"], "unstable", "stable")
     logs = [np.log(np.asarray(v["thresholds"], np.float64)) for v in (unstable, stable)]
     a, b = (np.mean(each[:, each.shape[1] // 2 :], axis=1) for each in logs)
-    words = f"{float(np.exp(np.mean(b - a))):.2f} times as high where stable"
-    return effects.above(b - a).as_ratio().said(words)
+    effect = effects.above(b - a).as_ratio()
+    return effect.said("thresholds where stable over those where unstable", of="ratio")

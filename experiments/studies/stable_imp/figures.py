@@ -24,21 +24,21 @@ CAPTIONS = {
         "Test error on the linear interpolation of two copies, by the update at which "
         "they start."
     ),
-    "rounds": (
+    "levels": (
         "Test accuracy of tickets and of their controls, by the weights remaining."
     ),
     "stability": (
-        "Instability of rounds, and rise of the test error between a round and the one "
+        "Instability of levels, and rise of the test error between a level and the one "
         "before, in percentage points."
     ),
     "angles": (
-        "Angular distance between the solutions of rounds, over the weights that both "
+        "Angular distance between the solutions of levels, over the weights that both "
         "have, in right angles, averaged over seeds; the last row and column are the "
         "initialization."
     ),
-    "thresholds": "Pruning threshold: the largest magnitude pruned after each round.",
+    "thresholds": "Pruning threshold: the largest magnitude pruned after each level.",
     "histogram": (
-        "Weights of the first seed at the round nearest to 10.7 % remaining; lines: "
+        "Weights of the first seed at the level nearest to 10.7 % remaining; lines: "
         "the next pruning threshold."
     ),
 }
@@ -60,8 +60,8 @@ def draw(setting: str, scale: str, found: Found, title: str) -> dict[str, Any]:
     return {
         "onset": _onset(found, title),
         "onset_interpolations": _interpolations(found, title),
-        "rounds": plot_curves.curves(
-            _rounds(found, labels), y="test accuracy (%)", **over
+        "levels": plot_curves.curves(
+            _levels(found, labels), y="test accuracy (%)", **over
         ),
         "stability": plot_curves.curves(
             _stability(found, labels),
@@ -71,7 +71,7 @@ def draw(setting: str, scale: str, found: Found, title: str) -> dict[str, Any]:
         ),
         "angles": _angles(found, labels, title),
         "thresholds": plot_curves.curves(
-            _over_rounds(thresholds, found, labels, "threshold"),
+            _over_levels(thresholds, found, labels, "threshold"),
             y="pruning threshold",
             **over,
         ),
@@ -79,9 +79,9 @@ def draw(setting: str, scale: str, found: Found, title: str) -> dict[str, Any]:
     }
 
 
-def _round(level: int) -> str:
-    """Returns the label of a round."""
-    return f"round {level}" if level else "dense"
+def _level(level: int) -> str:
+    """Returns the label of a level."""
+    return f"level {level}" if level else "dense"
 
 
 def _onset(found: Found, title: str) -> Figure | None:
@@ -91,7 +91,7 @@ def _onset(found: Found, title: str) -> Figure | None:
         return None
     names = {"seed": "replicate", "update": "x", "test": "y"}
     return plot_curves.curves(
-        frame.rename(columns=names).assign(panel="", label=frame["round"].map(_round)),
+        frame.rename(columns=names).assign(panel="", label=frame["level"].map(_level)),
         x="update at which copies start",
         y="instability (points)",
         title=title,
@@ -105,7 +105,7 @@ def _interpolations(found: Found, title: str) -> Figure | None:
     parts = [
         lines(
             *(part["alphas"], part["error"]),
-            panel=_round(line["level"]),
+            panel=_level(line["level"]),
             label=f"from {part['step']}",
         )
         for line in found.get("onset", [])
@@ -115,7 +115,7 @@ def _interpolations(found: Found, title: str) -> Figure | None:
     return plot_curves.interpolations(table, title=title, ordered=True)
 
 
-def _over_rounds(
+def _over_levels(
     frame: pd.DataFrame, found: Found, labels: dict[str, str], measure: str
 ) -> pd.DataFrame:
     """Makes the rows of lines over weights remaining, one line for each variant."""
@@ -126,7 +126,7 @@ def _over_rounds(
     }
     if frame.empty:
         return pd.DataFrame(columns=plot_curves.COLUMNS)
-    places = zip(frame["variant"], frame["round"], strict=True)
+    places = zip(frame["variant"], frame["level"], strict=True)
     return pd.DataFrame(
         {
             "panel": "",
@@ -138,31 +138,31 @@ def _over_rounds(
     )
 
 
-def _rounds(found: Found, labels: dict[str, str]) -> pd.DataFrame:
+def _levels(found: Found, labels: dict[str, str]) -> pd.DataFrame:
     """Makes the rows of accuracies: one panel for each variant."""
-    frame = tables.rounds_frame(found)
+    frame = tables.levels_frame(found)
     columns = {f"{name}_percent": name.replace("_", " ") for name in tables.CONTROLS}
     parts = []
     for column, label in ({"ticket_percent": "tickets"} | columns).items():
         if column not in frame:
             continue
-        rows = _over_rounds(frame, found, labels, column)
+        rows = _over_levels(frame, found, labels, column)
         parts.append(rows.assign(panel=rows["label"], label=label))
     return pd.concat(parts)
 
 
 def _stability(found: Found, labels: dict[str, str]) -> pd.DataFrame:
-    """Makes the rows of instability, and of rises from round to round."""
+    """Makes the rows of instability, and of rises from level to level."""
     frame = tables.stability_frame(found)
-    panels = {"test": "copies of a round", "rise": "a round and the one before"}
+    panels = {"test": "copies of a level", "rise": "a level and the one before"}
     return pd.concat(
-        _over_rounds(frame, found, labels, measure).assign(panel=panel)
+        _over_levels(frame, found, labels, measure).assign(panel=panel)
         for measure, panel in panels.items()
     )
 
 
 def _angles(found: Found, labels: dict[str, str], title: str) -> Figure | None:
-    """Draws the angles between rounds, of variants with as many rounds as any."""
+    """Draws the angles between levels, of variants with as many levels as any."""
     each = found["variants"]
     if not each:
         return None
@@ -176,7 +176,7 @@ def _angles(found: Found, labels: dict[str, str], title: str) -> Figure | None:
     return figures.matrices(
         entries,
         labels=names,
-        axis="round",
+        axis="level",
         measure="right angles",
         limits=(0.0, top),
         title=title,
@@ -184,7 +184,7 @@ def _angles(found: Found, labels: dict[str, str], title: str) -> Figure | None:
 
 
 def _histogram(found: Found, labels: dict[str, str], title: str) -> Figure | None:
-    """Draws the weights at the round that is nearest to 10.7 % remaining."""
+    """Draws the weights at the level that is nearest to 10.7 % remaining."""
     parts, thresholds = [], {}
     for name, entry in found["variants"].items():
         remaining = np.asarray(entry["remaining"][: len(entry["thresholds"][0])])

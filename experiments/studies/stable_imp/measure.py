@@ -41,7 +41,7 @@ def measure(reader: Reader, other: Callable[[str], Reader]) -> dict[str, Any]:
 
 
 def ends(reader: Reader) -> list[str]:
-    """Returns the checkpoints at the end of all rounds, and the initial one.
+    """Returns the checkpoints at the end of all levels, and the initial one.
 
     Args:
       reader: a run that has ended.
@@ -51,7 +51,7 @@ def ends(reader: Reader) -> list[str]:
 
 
 def of_records(reader: Reader) -> dict[str, Any]:
-    """Reads accuracies in percent, and error barriers of copies and of rounds.
+    """Reads accuracies in percent, and error barriers of copies and of levels.
 
     Args:
       reader: a run that has ended.
@@ -77,8 +77,8 @@ def of_records(reader: Reader) -> dict[str, Any]:
     pairs = [row for row in barriers if _start(row) == first]
     places, unstable = run_reader.table(pairs, "level", _instability("test"))
     _, on_train = run_reader.table(pairs, "level", _instability("train"))
-    rounds = reader.of_kind("level_barrier")
-    follows, rises = run_reader.table(rounds, "level", _rise)
+    levels = reader.of_kind("level_barrier")
+    follows, rises = run_reader.table(levels, "level", _rise)
     return found | {
         "controls": controls,
         "instability": dict(zip(places, unstable.T.tolist(), strict=True)),
@@ -99,7 +99,7 @@ def _instability(part: str) -> Any:
 
 
 def _rise(row: Any) -> float:
-    """Returns the rise of the test error above the worse of two rounds, in points."""
+    """Returns the rise of the test error above the worse of two levels, in points."""
     error, alphas = np.asarray(row["test_error"]), row["alphas"]
     return 100 * float(mode_connectivity.max_increase(error, alphas))
 
@@ -152,7 +152,7 @@ def of_interpolations(rows: list[Any]) -> list[dict[str, Any]]:
 
 
 def of_weights(reader: Reader) -> dict[str, Any]:
-    """Measures angles, distances and pruning thresholds of all rounds.
+    """Measures angles, distances and pruning thresholds of all levels.
 
     Args:
       reader: a run that has ended.
@@ -181,7 +181,7 @@ def _matrix(of: Any, solutions: tuple[Solution, ...]) -> np.ndarray:
 
 
 def _histograms(solutions: tuple[Solution, ...]) -> list[dict[str, Any]]:
-    """Computes histograms of the weights of every round of the first seed."""
+    """Computes histograms of the weights of every level of the first seed."""
     every = [similarity.flatten(one, subspace="first") for one in solutions]
     limit = max(float(jnp.max(jnp.abs(vector))) for vector in every)
     found = []

@@ -32,14 +32,14 @@ def is_unstable(
 
     Args:
       role: the run by its role in the part, such as "unstable".
-      pruned: whether of pruned rounds or of dense networks.
+      pruned: whether of pruned levels or of dense networks.
       part: part of the measurements.
-      name: what the premise says; by default in the words of the role.
+      name: what the premise says; by default of "the plain run".
     """
-    what = "pruned rounds" if pruned else "dense networks"
+    what = "pruned levels" if pruned else "dense networks"
     return _of(
         *(part, role),
-        name=name or f"{role} {what} are unstable (above {STABLE:g} points)",
+        name=name or f"{what} of the plain run are unstable (above {STABLE:g} points)",
         evaluate=lambda run: effects.above(instabilities(run, pruned=pruned), STABLE),
     )
 
@@ -49,13 +49,13 @@ def is_stable(role: str, *, pruned: bool, part: str = "variants") -> Premise:
 
     Args:
       role: "unstable" or "stable".
-      pruned: whether of pruned rounds or of dense networks.
+      pruned: whether of pruned levels or of dense networks.
       part: part of the measurements, "variants" or "penalty".
     """
-    what = "pruned rounds" if pruned else "dense networks"
+    what = "pruned levels" if pruned else "dense networks"
     return _of(
         *(part, role),
-        name=f"{role} {what} are stable (below {STABLE:g} points)",
+        name=f"{what} of the stabilized run are stable (below {STABLE:g} points)",
         evaluate=lambda run: effects.below(instabilities(run, pruned=pruned), STABLE),
     )
 
@@ -93,7 +93,7 @@ LAST_IS_STABLE = Premise(
 )
 IS_SPARSE = _of(
     *("variants", "stable"),
-    name=f"late rounds leave {FEW:g} % of the weights or less",
+    name=f"late levels leave {FEW:g} % of the weights or less",
     evaluate=few_left,
 )
 PLAIN_IS_UNSTABLE = is_unstable(
@@ -110,12 +110,12 @@ SMALL_IS_UNSTABLE = is_unstable(
 )
 MOVES_APART = _of(
     *("penalty", "stable", "repelled"),
-    name=f"repulsion moves rounds apart, {APART:g} right angles",
+    name=f"repulsion moves levels apart, {APART:g} right angles",
     evaluate=moves_apart,
 )
 MOVES_TOGETHER = _of(
     *("penalty", "unstable", "attracted"),
-    name=f"attraction moves rounds together, {APART:g} right angles",
+    name=f"attraction moves levels together, {APART:g} right angles",
     evaluate=moves_together,
 )
 TICKETS_LOSE = _of(

@@ -17,46 +17,46 @@ from experiments.studies.effects import Effect
 from jaxsparse.analysis import mode_connectivity
 
 STABLE = 100 * mode_connectivity.STABLE_BELOW  # points of instability
-LATE = 0.5  # late rounds start at this fraction of all rounds
-APART = 0.1  # of a right angle, by which a penalty must move rounds
+LATE = 0.5  # late levels start at this fraction of all levels
+APART = 0.1  # of a right angle, by which a penalty must move levels
 NEAR, FAR = 1 / 3, 2 / 3  # of a right angle: the same region, and nearly orthogonal
-FEW = 3.5  # percent of weights that Maene et al.'s round 15 of 25 leaves
+FEW = 3.5  # percent of weights that Maene et al.'s level 15 of 25 leaves
 MATCHING = 0.5  # points of accuracy below dense that count as matching
 CHANCE = 10.0  # percent, of ten classes
 
 
 def gaps(variant: Found, control: str = "reinitialized") -> np.ndarray:
-    """Returns the gap of each seed over late rounds, in points.
+    """Returns the gap of each seed over late levels, in points.
 
     Args:
       variant: measurements of a run.
       control: the control that is subtracted.
 
     Raises:
-      NotMeasured: if no late round has the control.
+      NotMeasured: if no late level has the control.
     """
     ticket, other = _compared(variant, control)
     return np.mean(ticket - other, axis=1)
 
 
 def accuracies(variant: Found, name: str) -> np.ndarray:
-    """Returns the mean test accuracy of each seed in late rounds, in percent.
+    """Returns the mean test accuracy of each seed in late levels, in percent.
 
-    Only rounds that have reinitialized controls count, for tickets too.
+    Only levels that have reinitialized controls count, for tickets too.
 
     Args:
       variant: measurements of a run.
       name: "ticket" or "reinitialized".
 
     Raises:
-      NotMeasured: if no late round has reinitialized controls.
+      NotMeasured: if no late level has reinitialized controls.
     """
     ticket, control = _compared(variant, "reinitialized")
     return np.mean(ticket if name == "ticket" else control, axis=1)
 
 
 def _compared(variant: Found, control: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns accuracies of tickets and of a control in late rounds that have it."""
+    """Returns accuracies of tickets and of a control in late levels that have it."""
     if control not in variant["controls"]:
         raise NotMeasured(f"no control {control}")
     ticket, other = (
@@ -65,7 +65,7 @@ def _compared(variant: Found, control: str) -> tuple[np.ndarray, np.ndarray]:
     )
     chosen = _late(variant) & ~np.isnan(other).any(axis=0)
     if not chosen.any():
-        raise NotMeasured(f"no late round with the control {control}")
+        raise NotMeasured(f"no late level with the control {control}")
     return ticket[:, chosen], other[:, chosen]
 
 
@@ -79,7 +79,7 @@ def instabilities(variant: Found, *, pruned: bool) -> np.ndarray:
 
     Args:
       variant: measurements of a run.
-      pruned: whether to average over the pruned rounds that have copies, or to take
+      pruned: whether to average over the pruned levels that have copies, or to take
         the dense network.
     """
     rows = {int(level): values for level, values in variant["instability"].items()}
@@ -90,9 +90,9 @@ def instabilities(variant: Found, *, pruned: bool) -> np.ndarray:
 
 
 def successive(variant: Found) -> np.ndarray:
-    """Returns the mean angle between rounds that follow each other [seeds].
+    """Returns the mean angle between levels that follow each other [seeds].
 
-    In right angles, over all rounds from the dense network on, without the
+    In right angles, over all levels from the dense network on, without the
     initialization, which is last in the matrices.
 
     Args:
@@ -103,7 +103,7 @@ def successive(variant: Found) -> np.ndarray:
 
 
 def moves_apart(plain: Found, repelled: Found) -> Effect:
-    """Tests whether repulsion moves successive rounds apart, `APART` right angles.
+    """Tests whether repulsion moves successive levels apart, `APART` right angles.
 
     Args:
       plain: measurements of the run without it.
@@ -113,7 +113,7 @@ def moves_apart(plain: Found, repelled: Found) -> Effect:
 
 
 def moves_together(plain: Found, attracted: Found) -> Effect:
-    """Tests whether attraction moves successive rounds together, `APART` right angles.
+    """Tests whether attraction moves successive levels together, `APART` right angles.
 
     Args:
       plain: measurements of the run without it.
@@ -123,16 +123,16 @@ def moves_together(plain: Found, attracted: Found) -> Effect:
 
 
 def rises(variant: Found, part: str) -> np.ndarray:
-    """Returns how far the error rises between successive rounds [seeds], in points.
+    """Returns how far the error rises between successive levels [seeds], in points.
 
     Args:
       variant: measurements of a run.
-      part: "medium" for the middle third of rounds that prune, rounded outwards, or
+      part: "medium" for the middle third of levels that prune, rounded outwards, or
         "late" for the last third.
     """
     rows = np.asarray(variant["successive"], np.float64)
     if not rows.size:
-        raise NotMeasured("no successive rounds")
+        raise NotMeasured("no successive levels")
     count = rows.shape[1]
     third = _third(count)
     medium = rows[:, third : max(count - third, third + 1)]
@@ -140,7 +140,7 @@ def rises(variant: Found, part: str) -> np.ndarray:
 
 
 def few_left(variant: Found) -> Effect:
-    """Returns, as a fact, whether all rounds of the last third leave few weights.
+    """Returns, as a fact, whether all levels of the last third leave few weights.
 
     Args:
       variant: measurements of a run.
@@ -151,9 +151,9 @@ def few_left(variant: Found) -> Effect:
     return fact(left <= FEW, f"{left:.3g} % in the first of them")
 
 
-def _third(rounds: int) -> int:
-    """Returns how many rounds the last third has."""
-    return max(1, rounds // 3)
+def _third(levels: int) -> int:
+    """Returns how many levels the last third has."""
+    return max(1, levels // 3)
 
 
 def onset(found: Found, level: int) -> dict[int, np.ndarray]:

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import pandas as pd
+
 from experiments.studies import claims as claims_lib
 from experiments.studies import report as report_lib
 from experiments.studies.stable_imp import claims, figures, tables, variants
@@ -15,13 +17,13 @@ class Published(NamedTuple):
     """Length of the published training.
 
     Attributes:
-      epochs: epochs of each round.
-      rounds: rounds of pruning.
+      epochs: epochs of each level.
+      levels: levels of pruning.
       examples: training examples.
     """
 
     epochs: int
-    rounds: int
+    levels: int
     examples: int
 
 
@@ -40,24 +42,26 @@ TITLES = {
 # LeNet-300-100; ResNet-20, or Conv-4 at scales other than full. For the onset: updates
 # and batch sizes of LeNet-300-100 and ResNet-20.
 PUBLISHED = {
-    "mnist": Published(epochs=25, rounds=25, examples=60_000),
-    "cifar": Published(epochs=85, rounds=25, examples=50_000),
-    "resnet8": Published(epochs=85, rounds=25, examples=50_000),
+    "mnist": Published(epochs=25, levels=25, examples=60_000),
+    "cifar": Published(epochs=85, levels=25, examples=50_000),
+    "resnet8": Published(epochs=85, levels=25, examples=50_000),
 }
-PUBLISHED_SMALL = Published(epochs=75, rounds=25, examples=50_000)
+PUBLISHED_SMALL = Published(epochs=75, levels=25, examples=50_000)
 PUBLISHED_ONSET = {"mnist": (24_000, 60), "cifar": (62_560, 128)}
 PUBLISHED_ONSET["resnet8"] = PUBLISHED_ONSET["cifar"]
+# What claims call the runs that they compare.
+_ROLES = {"unstable": "the plain run is", "stable": "the stabilized run is"}
 # What had been seen before the thresholds were written, or has changed since.
 ABOUT = {
     "cpu": (
         " Batch sizes were chosen by the instability of dense networks alone, before "
         "any run had pruned. Amended thresholds are stricter: premises must be "
         "observed as well, since a later change in both dense networks and pruned "
-        "rounds. Bounds "
-        "of angles and of late rounds were changed when eight runs of `cifar16` had "
+        "levels. Bounds "
+        "of angles and of late levels were changed when eight runs of `cifar16` had "
         "been seen. A first series had one order of examples for all "
-        "rounds, which makes rounds similar, and on CIFAR-10 the published strengths, "
-        "which changed angles by 0.01 right angles; here each round has its own order, "
+        "levels, which makes levels similar, and on CIFAR-10 the published strengths, "
+        "which changed angles by 0.01 right angles; here each level has its own order, "
         "and there are stronger variants in addition to the published ones."
     ),
     "cifar16": (
@@ -73,8 +77,8 @@ ABOUT = {
 
 def section(
     setting: str, scale: str, measured: Mapping[str, Any]
-) -> report_lib.Section:
-    """Makes the section of the report on a setting.
+) -> report_lib.Section | None:
+    """Makes the section of the report on a setting; None without runs to show.
 
     Args:
       setting: one of `variants.SETTINGS`.
@@ -82,8 +86,10 @@ def section(
       measured: measurements by variant.
     """
     found = variants.arrange(setting, scale, measured)
+    if not tables.all_runs(found):
+        return None
     levels, stability, onset = (
-        tables.rounds_frame(found),
+        tables.levels_frame(found),
         tables.stability_frame(found),
         tables.onset_frame(found),
     )
@@ -94,7 +100,7 @@ def section(
     return report_lib.Section(
         name=setting,
         title=TITLES[scale][setting],
-        lines=_lines(setting, scale, found),
+        lines=_lines(setting, scale, found, labels),
         claims=claims_lib.judge(
             claims_lib.at_scale(claims.CLAIMS, scale),
             found,
@@ -104,17 +110,22 @@ def section(
         + ABOUT.get(scale, ""),
         tables=[
             report_lib.Table(
-                "Rounds",
+                "Training",
+                "Of every variant that prunes.",
+                lengths(setting, scale, found, labels),
+            ),
+            report_lib.Table(
+                "Levels",
                 "Test accuracy in percent, mean ± sample standard deviation over n "
                 "seeds. The gap is tickets minus controls, seed by seed.",
-                tables.show_rounds(levels, labels),
+                tables.show_levels(levels, labels),
                 long=True,
             ),
             report_lib.Table(
                 "Stability",
                 "Percentage points, mean ± sample standard deviation over n seeds: "
-                "instability between copies of a round, and the rise of the error "
-                "between a round and the one before. Stable: below 2 on the test set, "
+                "instability between copies of a level, and the rise of the error "
+                "between a level and the one before. Stable: below 2 on the test set, "
                 "on average; matching, in this table: less than 0.2 points below the "
                 "dense network (claims allow 0.5).",
                 tables.show_stability(found, stability, labels),
@@ -135,7 +146,7 @@ def section(
             ),
         ],
         frames={
-            "rounds": levels,
+            "levels": levels,
             "stability": stability,
             "onset": onset,
             "settings": settings,
@@ -155,9 +166,8 @@ def length(setting: str, scale: str, found: Found) -> float:
       scale: one of `studies.SCALES`.
       found: from `variants.arrange`.
     """
-    whole = _published(setting, scale)
     return min(
-        entry["steps"] / (whole.epochs * math.ceil(whole.examples / entry["batch"]))
+        entry["steps"] / _published_updates(setting, scale, entry)
         for entry in tables.all_runs(found).values()
     )
 
@@ -168,21 +178,56 @@ def _published(setting: str, scale: str) -> Published:
     return PUBLISHED[setting]
 
 
-def _lines(setting: str, scale: str, found: Found) -> list[str]:
-    """Compares the length of training with the published one."""
-    whole = _published(setting, scale)
-    by_length: dict[str, list[str]] = {}  # labels of the runs of a length
+def lengths(
+    setting: str, scale: str, found: Found, labels: Mapping[str, str]
+) -> pd.DataFrame:
+    """Compares the length of each run with the published one.
+
+    Args:
+      setting: one of `variants.SETTINGS`.
+      scale: one of `studies.SCALES`.
+      found: from `variants.arrange`.
+      labels: labels of variants.
+
+    Returns:
+      One row of text for each variant. The fraction of the published updates is at the
+      variant's batch size.
+    """
+    rows = []
     for name, entry in tables.all_runs(found).items():
-        updates = whole.epochs * math.ceil(whole.examples / entry["batch"])
-        length = (
-            f"{entry['steps']:,} updates a round, {entry['steps'] / updates:.2g} of "
-            f"the published number at these batches, in {entry['epochs']:g} epochs of "
-            f"{whole.epochs}; {entry['levels'][-1]} of {whole.rounds} rounds; "
-            f"{len(entry['ticket'])} seeds."
+        updates = _published_updates(setting, scale, entry)
+        rows.append(
+            {
+                "Variant": labels[name],
+                "Batch": f"{entry['batch']:,}",
+                "Updates a level": f"{entry['steps']:,}",
+                "of the published": f"{100 * entry['steps'] / updates:.2g} %",
+                "Epochs a level": f"{entry['epochs']:g}",
+                "Levels": str(entry["levels"][-1]),
+                "Seeds": str(len(entry["ticket"])),
+            }
         )
-        label = variants.label(name, setting, scale)
-        by_length.setdefault(length, []).append(label)
-    lines = [f"{'; '.join(labels)}: {text}" for text, labels in by_length.items()]
+    return pd.DataFrame(rows)
+
+
+def _published_updates(setting: str, scale: str, entry: Found) -> int:
+    """Returns the published number of updates of a level, at the batches of a run."""
+    whole = _published(setting, scale)
+    return whole.epochs * math.ceil(whole.examples / entry["batch"])
+
+
+def _lines(
+    setting: str, scale: str, found: Found, labels: Mapping[str, str]
+) -> list[str]:
+    """Describes the published training, what claims compare, and what is measured."""
+    whole, lines = _published(setting, scale), []
+    lines.append(
+        f"Published are {whole.epochs} epochs of {whole.examples:,} examples a level, "
+        f"and {whole.levels} levels (rounds, in the words of Maene et al.)."
+    )
+    named = [f"{_ROLES[name]} {labels[name]}" for name in _ROLES if name in labels]
+    if named:
+        lines.append(f"In claims, {' and '.join(named)}.")
     if found["onset"]:
         (entry, *_), (updates, batch) = found["onset"], PUBLISHED_ONSET[setting]
         lines.append(

@@ -13,11 +13,11 @@ from jaxsparse.analysis import mode_connectivity
 Found = dict[str, Any]
 _HEADINGS = {
     "variant": "Variant",
-    "round": "Round",
+    "level": "Level",
     "update": "Update",
-    "test": "Test",
-    "train": "Train",
-    "rise": "Rise",
+    "test": "Instability, test",
+    "train": "Instability, train",
+    "rise": "Rise from the level before",
     "l2": "Distance",
     "different": "Different",
     "ticket_percent": "Tickets",
@@ -36,12 +36,12 @@ def all_runs(found: Found) -> Found:
     return found["variants"] | {f"k_{k}": run for k, run in found["rewound"].items()}
 
 
-def rounds_frame(found: Found) -> pd.DataFrame:
-    """Tabulates accuracies: one row for each variant, round and seed, in percent."""
+def levels_frame(found: Found) -> pd.DataFrame:
+    """Tabulates accuracies: one row for each variant, level and seed, in percent."""
     table = tables.concat(
         [
             tables.by_seed(
-                {"round": entry["levels"], "remaining_percent": entry["remaining"]},
+                {"level": entry["levels"], "remaining_percent": entry["remaining"]},
                 {"ticket_percent": entry["ticket"]}
                 | {f"{name}_percent": of for name, of in entry["controls"].items()},
                 variant=variant,
@@ -56,7 +56,7 @@ def rounds_frame(found: Found) -> pd.DataFrame:
 
 
 def stability_frame(found: Found) -> pd.DataFrame:
-    """Tabulates instability and rises: one row for each variant, round and seed."""
+    """Tabulates instability and rises: one row for each variant, level and seed."""
     parts = []
     for variant, entry in found["variants"].items():
         rises = np.asarray(entry["successive"]).T
@@ -66,10 +66,10 @@ def stability_frame(found: Found) -> pd.DataFrame:
             ("rise", dict(zip(entry["successive_levels"], rises, strict=True))),
         ):
             if values:
-                rounds, each = list(map(int, values)), np.transpose([*values.values()])
-                part = tables.by_seed({"round": rounds}, {name: each}, variant=variant)
+                levels, each = list(map(int, values)), np.transpose([*values.values()])
+                part = tables.by_seed({"level": levels}, {name: each}, variant=variant)
                 parts.append(part)
-    by, names = ["variant", "round", "seed"], ["test", "train", "rise"]
+    by, names = ["variant", "level", "seed"], ["test", "train", "rise"]
     if not parts:
         return pd.DataFrame(columns=[*by, *names])
     # Each part has one of the measures.
@@ -81,14 +81,14 @@ def stability_frame(found: Found) -> pd.DataFrame:
 
 
 def onset_frame(found: Found) -> pd.DataFrame:
-    """Tabulates stability by update: one row for each round, update and seed."""
+    """Tabulates stability by update: one row for each level, update and seed."""
     fields = {"test": "instability", "train": "train", "l2": "l2"}
     fields["different"] = "disagreement"
     parts = [
         tables.by_seed(
             {"update": line["steps"]},
             {name: line[field] for name, field in fields.items()},
-            round=line["level"],
+            level=line["level"],
         ).sort_values("update", kind="stable")
         for line in found.get("onset", ())
     ]
@@ -125,11 +125,14 @@ def show_settings(frame: pd.DataFrame) -> pd.DataFrame:
     Args:
       frame: from `settings_frame`.
     """
-    headings = {"dense": "Dense"} | {f"k_{k}": f"Tickets of {k}" for k in CONTROLLED}
+    headings = {"dense": "dense networks"} | {
+        f"k_{k}": f"tickets of update {k}" for k in CONTROLLED
+    }
     columns = {
-        f"{words} (%)": (f"{role}_percent", 1, 2) for role, words in headings.items()
+        f"Accuracy, {words} (%)": (f"{role}_percent", 1, 2)
+        for role, words in headings.items()
     } | {
-        f"{words}, from {step}": (f"{role}_from_{step}", 1, 2)
+        f"Instability, {words}, copies from {step}": (f"{role}_from_{step}", 1, 2)
         for role, words in headings.items()
         for step in CONTROLLED
     }
@@ -160,11 +163,11 @@ def solutions_frame(found: Found) -> pd.DataFrame:
 
 
 def thresholds_frame(found: Found) -> pd.DataFrame:
-    """Tabulates pruning thresholds: one row for each variant, seed and round."""
+    """Tabulates pruning thresholds: one row for each variant, seed and level."""
     return tables.concat(
         [
             tables.by_seed(
-                {"round": entry["levels"][: len(entry["thresholds"][0])]},
+                {"level": entry["levels"][: len(entry["thresholds"][0])]},
                 {"threshold": entry["thresholds"]},
                 variant=variant,
             )
@@ -173,11 +176,11 @@ def thresholds_frame(found: Found) -> pd.DataFrame:
     )
 
 
-def show_rounds(frame: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
-    """Formats the accuracies of every round.
+def show_levels(frame: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
+    """Formats the accuracies of every level.
 
     Args:
-      frame: from `rounds_frame`.
+      frame: from `levels_frame`.
       labels: labels of variants.
     """
     if frame.empty:
@@ -185,7 +188,7 @@ def show_rounds(frame: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
     measures = ["ticket_percent", *(f"{name}_percent" for name in CONTROLS)]
     measures = [name for name in (*measures, "gap_points") if name in frame]
     shown = show_means(frame, measures, labels)
-    places = frame.drop_duplicates(["variant", "round"])
+    places = frame.drop_duplicates(["variant", "level"])
     remaining = [f"{percent:.1f} %" for percent in places["remaining_percent"]]
     shown.insert(2, "Remaining", remaining)
     shown.insert(3, "n", shown.pop("n"))
@@ -195,7 +198,7 @@ def show_rounds(frame: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
 def show_stability(
     found: Found, frame: pd.DataFrame, labels: Mapping[str, str]
 ) -> pd.DataFrame:
-    """Formats the stability of every round, and whether it is stable and matching.
+    """Formats the stability of every level, and whether it is stable and matching.
 
     Args:
       found: from `variants.arrange`.
@@ -203,7 +206,7 @@ def show_stability(
       labels: labels of variants.
     """
     shown = show_means(frame, ["test", "train", "rise"], labels)
-    places = frame[["variant", "round"]].drop_duplicates()
+    places = frame[["variant", "level"]].drop_duplicates()
     rows = [
         _judge(found["variants"][variant], level)
         for variant, level in places.itertuples(index=False)
@@ -212,7 +215,7 @@ def show_stability(
 
 
 def _judge(entry: Found, level: int) -> dict[str, str]:
-    """Judges whether a round is stable and matching; "" for a round without copies."""
+    """Judges whether a level is stable and matching; "" for a level without copies."""
     judged = {"Stable": "", "Matching": ""}
     pairs = {int(k): v for k, v in entry["instability"].items()}.get(level)
     if pairs is None:
@@ -235,13 +238,13 @@ def show_means(
     """Formats the means of measures over seeds.
 
     Args:
-      frame: one row for each place (variant, round, update) and seed.
+      frame: one row for each place (variant, level, update) and seed.
       measures: columns that are averaged; missing values are left out.
       labels: labels of variants.
     """
     if frame.empty:
         return frame
-    places = [name for name in ("variant", "round", "update") if name in frame]
+    places = [name for name in ("variant", "level", "update") if name in frame]
     columns = {_HEADINGS[name]: (name, 1, 2) for name in measures}
     shown = tables.means(frame, places, columns)
     if "variant" in shown:

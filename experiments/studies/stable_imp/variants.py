@@ -1,27 +1,27 @@
 """Variants: instability, pruning at several batch sizes, repulsion and attraction.
 
-- `NET_onset`: copies from several steps of dense training, and of a sparse round. On
+- `NET_onset`: copies from several steps of dense training, and of a sparse level. On
   MNIST at cpu scale of dense training only, at the small batch size.
 - `NET_batch_B`: iterative pruning from initialization at batches of B, with
-  reinitialized controls and copies of some rounds; `_warmup` with warm-up.
-- `NET_repelled`: at large batches, repelled from the solutions of all rounds before.
+  reinitialized controls and copies of some levels; `_warmup` with warm-up.
+- `NET_repelled`: at large batches, repelled from the solutions of all levels before.
 - `NET_attracted`: at small batches, attracted to them.
 - `NET_repelled_published`, `NET_attracted_published`: with the published strengths,
   if the two above have others (`STRENGTHS`).
 
-`quick` is two rounds of everything on a part of the data. `cpu` has LeNet-300-100 on
-MNIST for 5 of 25 epochs and 15 of 25 rounds, and LeNet-5 on 5,000 images of CIFAR-10
-for 8 epochs and 8 rounds; 3 seeds. `full` is what was published: six batch sizes, with
-and without warm-up, 25 rounds, LeNet-300-100 and ResNet-20 on all of CIFAR-10: for a
+`quick` is two levels of everything on a part of the data. `cpu` has LeNet-300-100 on
+MNIST for 5 of 25 epochs and 15 of 25 levels, and LeNet-5 on 5,000 images of CIFAR-10
+for 8 epochs and 8 levels; 3 seeds. `full` is what was published: six batch sizes, with
+and without warm-up, 25 levels, LeNet-300-100 and ResNet-20 on all of CIFAR-10: for a
 GPU. `cifar16` is in a module of its own.
 
 Which batches count as small and large was chosen by the instability of dense networks
 alone, before any pruning: see `BATCHES`.
 
-Changed after a first series of all runs at cpu scale had been seen, in which the rounds
-of a run shared one order of examples: each round has an order of its own, as rounds
+Changed after a first series of all runs at cpu scale had been seen, in which the levels
+of a run shared one order of examples: each level has an order of its own, as levels
 that share one share the noise of SGD; and strengths on CIFAR-10 are ten times those
-published, which had moved the angles between rounds by 0.01 right angles.
+published, which had moved the angles between levels by 0.01 right angles.
 """
 
 from collections.abc import Mapping
@@ -195,7 +195,7 @@ def arrange(setting: str, scale: str, measured: Mapping[str, Any]) -> dict[str, 
 
     Returns:
       "variants": the runs that prune iteratively, "unstable" and "stable" among them;
-      "penalty": these two with "repelled" and "attracted", whose rounds are the same;
+      "penalty": these two with "repelled" and "attracted", whose levels are the same;
       "warmup": runs that differ in warm-up only, "plain" and "warm"; "batches": runs
       with copies of dense networks that differ in the batch size only, "small" and
       "large"; "onset": lines of instability by start; "rewound": runs of two levels by
@@ -255,12 +255,12 @@ def label(variant: str, setting: str, scale: str) -> str:
     if setting == cifar16.SETTING:
         return cifar16.label(variant)
     sizes = BATCHES[scale][setting]
-    names = {
-        "unstable": f"batches of {sizes.small}",
-        "stable": f"batches of {sizes.large}",
-    }
+    small, large = f"batches of {sizes.small:,}", f"batches of {sizes.large:,}"
+    names = {"unstable": small, "stable": large}
     for ending, (repel, attract) in strengths(setting, scale).items():
-        names[f"repelled{ending}"] = f"{sizes.large}, repelled by {repel:g}"
-        names[f"attracted{ending}"] = f"{sizes.small}, attracted by {-attract:g}"
-    plain = variant.removeprefix("batch_").replace("_warmup", ", warm-up")
-    return names.get(variant, f"batches of {plain}")
+        names[f"repelled{ending}"] = f"{large}, repelled by {repel:g}"
+        names[f"attracted{ending}"] = f"{small}, attracted by {-attract:g}"
+    if variant in names:
+        return names[variant]
+    size, _, warm = variant.removeprefix("batch_").partition("_")
+    return f"batches of {int(size):,}{', warm-up' if warm else ''}"

@@ -100,7 +100,8 @@ def _mean_above(found: Found, variant: str, each: Gains) -> Effect:
     """Tests whether gains, averaged over cells, are above 0."""
     mean = _mean(each)
     words = f"gain {spread(mean)} points"
-    return effects.above(mean, exact=_dead(found, each, variant)).said(words)
+    effect = effects.above(mean, exact=_dead(found, each, variant))
+    return effect.said(words, of="gain, points")
 
 
 def _with_any_mask(variant: str) -> Callable[[Found], Effect]:
@@ -110,7 +111,10 @@ def _with_any_mask(variant: str) -> Callable[[Found], Effect]:
         each = gains(found, variant)
         kinds = dict.fromkeys(cell.mask for cell in each)
         of = {mask: _chosen(each, mask=mask) for mask in kinds}
-        parts = [_mean_above(found, variant, one) for one in of.values()]
+        parts = [
+            _mean_above(found, variant, one).named(f"gain with {mask} masks, points")
+            for mask, one in of.items()
+        ]
         means = {mask: _mean(one) for mask, one in of.items()}
         words = ", ".join(f"{mask} {spread(mean)}" for mask, mean in means.items())
         return effects.every(*parts, words=f"{words} points")
@@ -138,7 +142,8 @@ def _grows(found: Found) -> Effect:
     words = ", ".join(f"{spread(one)} at {at} %" for at, one in means.items())
     low, *_, high = of
     exact = _dead(found, {**of[low], **of[high]}, "all")
-    return effects.above(means[high] - means[low], exact=exact).said(words)
+    effect = effects.above(means[high] - means[low], exact=exact)
+    return effect.said(f"{words}, points", of=f"{high} % minus {low} %, points")
 
 
 def _compared(found: Found) -> dict[str, Gains]:
@@ -167,11 +172,13 @@ def _more_together(found: Found) -> Effect:
     means = {name: _mean(each) for name, each in of.items()}
     together = means.pop("all")
     parts = [
-        effects.above(together - alone, exact=_dead(found, of["all"], "all", name))
+        effects.above(
+            together - alone, exact=_dead(found, of["all"], "all", name)
+        ).named(f"all minus {LABELS[name]}, points")
         for name, alone in means.items()
     ]
     alone = ", ".join(f"{LABELS[name]} {spread(one)}" for name, one in means.items())
-    return effects.every(*parts, words=f"all {spread(together)}, {alone}")
+    return effects.every(*parts, words=f"all {spread(together)} points, {alone}")
 
 
 def _dense(found: Found) -> Found:
@@ -194,9 +201,10 @@ def _more_than_dense(found: Found) -> Effect:
     each = gains(found, "all")
     ours = gain(_dense(found), "all")
     sparse = _mean(each)
-    words = f"sparse {spread(sparse)}, dense {spread(ours)}"
+    words = f"sparse {spread(sparse)} points, dense {spread(ours)}"
     exact = _dead(found, [Cell("dense", 0), *each], "all")
     more = effects.above(sparse - ours, exact=exact)
+    more = more.named("gain of sparse minus gain of dense, points")
     return effects.every(_mean_above(found, "all", each), more, words=words)
 
 
@@ -229,7 +237,7 @@ CLAIMS = (
         "Softened labels make sparse networks better.",
     ),
     Claim(
-        "together, with any mask",
+        "all techniques together help with any mask",
         "All techniques together make sparse networks better, whatever the mask.",
         UNKNOWN,
         _ANY,
@@ -253,7 +261,7 @@ CLAIMS = (
         (Premise("some technique, or all, helps in these cells", _some_gain),),
     ),
     Claim(
-        "sparse networks need them",
+        "sparse networks gain more than dense ones",
         "The usual practices of dense training do not suit sparse networks.",
         "not known to us",
         "gain of all, averaged over cells, above 0 and above that in the dense network",

@@ -32,8 +32,8 @@ _CELL = ["mask", "sparsity_percent"]
 
 def section(
     setting: str, scale: str, measured: Mapping[str, Any]
-) -> report_lib.Section:
-    """Makes the section of the report on a setting.
+) -> report_lib.Section | None:
+    """Makes the section of the report on a setting; None without runs to show.
 
     Args:
       setting: one of `variants.SETTINGS`.
@@ -41,6 +41,8 @@ def section(
       measured: measurements by variant.
     """
     found = variants.arrange(setting, scale, measured)
+    if not found["cells"]:
+        return None
     accuracies, gains = accuracy_frame(found), gain_frame(found)
     factors = factor_frame(found)
     shortest = min(entry["epochs"] for _, _, entry in _each(found))
