@@ -384,8 +384,8 @@ def test_a_page_of_parts() -> None:
         ["16", "100", "0.11 %", "5", "6", "3"]
     ]
     assert (
-        "In claims, the plain run is batches of 16 and the stabilized run is batches "
-        "of 1,024."
+        'Claims compare the plain run ("batches of 16") and the stabilized run '
+        '("batches of 1,024").'
     ) in made.lines
     assert len(made.frames["thresholds"]) == 4 * 3 * 6
     assert len(made.frames["solutions"]) == 4 * 3 * (8 * 7 // 2)

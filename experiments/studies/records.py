@@ -136,7 +136,7 @@ def describe(kept: Sequence[Record]) -> str:
     each = [one.made_with for one in known]
     counts = collections.Counter(map(_device, each))
     devices = [
-        name if len(counts) == 1 else f"{name} ({count} runs)"
+        name if len(counts) == 1 else f"{name} ({count} of the runs)"
         for name, count in counts.items()
     ]
     versions = dict.fromkeys(one["jax"] for one in each)

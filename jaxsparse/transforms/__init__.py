@@ -2,7 +2,8 @@
 
 Each method wraps an optax optimizer and returns an
 `optax.GradientTransformationExtraArgs`, so it works in any training loop. After
-`optax.apply_updates`, the weights outside the masks are exactly zero. If other
+`optax.apply_updates`, the weights outside the masks are exactly zero; with methods of
+`latent` and `self_sparse` those of `forward_params` are. If other
 transformations are chained after the wrapper or placed around it, use `apply_updates`
 of this package instead: such transformations may change the updates that set pruned
 weights to zero.
@@ -15,8 +16,10 @@ subset of them call `latent`. The modules:
     granet, ac_dc         pruning methods under which weights become active again
     chts                  dynamic sparse training by the topology of the masks
     east                  dynamic sparse training with cycles of the density
-    sparse_evolution, rigl, mest, snfs, srigl, neurrev
+    sparse_evolution, rigl, mest
                           dynamic sparse training, see `drop_grow`
+    snfs, srigl, neurrev  dynamic sparse training that moves weights between layers,
+                          removes neurons, or drops negative weights
     straight_through, top_kast, sr_ste
                           training of dense weights, see `latent`
     learned_threshold, continuous_sparsification, edge_popup, s_ste, dynadiag
@@ -33,7 +36,7 @@ subset of them call `latent`. The modules:
 
 Arguments that many methods share are in records of options: `LayerOptions` for which
 leaves have masks and how the sparsity is divided among them, `SparsityRamp` for the
-course of sparsity, and `DropGrowOptions` for how mask updates drop and grow weights.
+sparsity schedule, and `DropGrowOptions` for how mask updates drop and grow weights.
 """
 
 from jaxsparse.layer_options import LayerOptions

@@ -1,4 +1,4 @@
-"""CHTs and CHTss: weights are drawn by the topology of the masks."""
+"""CHTs and CHTss: weights grow by the paths between neurons in the masks."""
 
 import dataclasses
 from fractions import Fraction

@@ -1,10 +1,11 @@
 """Dynamic sparse training: some weights are dropped and others grown during training.
 
-The number of active weights of each layer stays constant. The methods start from random
-masks with exact layer counts, which `replace_masks` can replace, and update the masks
-on a schedule. They call `drop_and_grow` and differ in:
+The number of active weights of each layer stays constant. `sparse_evolution`, `rigl`
+and `mest` start from random masks with exact layer counts, which `replace_masks` can
+replace, and update the masks on a schedule. They call `drop_and_grow` and differ in
+what is dropped and grown, and in whether the optimizer takes its step at a mask update:
 
-    method            drops               grows                step at a mask update
+    method            drops               grows                the step is
     sparse_evolution  smallest, by sign   at random            taken
     rigl              smallest            largest |gradient|   skipped
     mest              least |w| + c |g|   at random            taken

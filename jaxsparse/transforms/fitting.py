@@ -1,4 +1,4 @@
-"""Fits what callers of a sparse optimizer pass to what it expects."""
+"""Matches the trees that callers pass to a sparse optimizer to those it expects."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Latent-dense training: dense weights are stored, and few of them are computed with.
+"""Latent-dense training: dense weights are stored, sparse ones are computed with.
 
 The parameters in the training loop are the dense weights. The network computes with
 `forward_params(params, opt_state)`, which is exactly zero outside the masks, and the

@@ -1,4 +1,4 @@
-"""Magnitude pruning to the sparsities in a table."""
+"""Magnitude pruning by a schedule of sparsities."""
 
 from collections.abc import Callable
 from fractions import Fraction

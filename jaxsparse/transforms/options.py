@@ -1,4 +1,4 @@
-"""Options that several methods share: the course of sparsity, and mask updates."""
+"""Options that several methods share: the sparsity schedule, and mask updates."""
 
 import dataclasses
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Reparameterized optimizers within others: what their states may be, and keep."""
+"""Checks and keeps the states of reparameterized optimizers within other optimizers."""
 
 import functools
 from typing import Any

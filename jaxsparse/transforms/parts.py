@@ -1,4 +1,4 @@
-"""Reparameterizations, and their parts: leaf by leaf, and as one tree of each part."""
+"""Reparameterizations: their parts as entries of a leaf, and as one tree for each."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""RigL: weights are grown by the size of their gradient."""
+"""RigL: weights are grown by the magnitude of their gradient."""
 
 import dataclasses
 

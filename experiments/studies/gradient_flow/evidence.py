@@ -40,16 +40,20 @@ def higher(
 
     def evaluate(found: Found) -> Effect:
         pair = entries(found["predictions"], better, worse)
+        summaries = [summary(one) for one in pair]
+        words = ", ".join(
+            f"{LABELS[name]} {mean:.2f} ± {sd:.2f} %"
+            for name, (mean, sd, _) in zip((better, worse), summaries, strict=True)
+        )
         if any("summary" in one for one in pair):  # an older version kept no seeds
-            effect = effects.higher_by_summary(*map(summary, pair))
-            return effect.named("difference, points")
+            effect = effects.higher_by_summary(*summaries)
+            return effect.said(words, of="difference, points")
         a, b = (np.asarray(one["accuracy"]) for one in pair)
         exact = are_dead(np.concatenate([a, b]), CHANCE)
         if not paired or len(a) != len(b):
             effect = effects.higher(a, b, exact=exact)
         else:
             effect = effects.above(a - b, exact=exact)
-        words = f"{LABELS[better]} {spread(a)} %, {LABELS[worse]} {spread(b)} %"
         return effect.said(words, of="difference, points")
 
     return evaluate
@@ -247,11 +251,10 @@ def plateau(found: Found) -> Effect:
     """Steps at which tickets and training from scratch leave the first plateau."""
     (lt, never), (scratch, _) = (_escapes(found, name) for name in ("lt", "scratch"))
     each = (
-        f"{name} in {np.sum(at < never)} of {len(at)} seeds, at update "
-        f"{np.median(at):.0f} (median)"
+        f"{name} at {', '.join(f'{n:,}' if n < never else 'never' for n in at)}"
         for name, at in (("LT", lt), ("Scratch", scratch))
     )
-    words = f"{'; '.join(each)}; {never} stands for never"
+    words = f"updates by seed: {'; '.join(each)} (counts as {never:,})"
     effect = effects.higher(scratch, lt, exact=True)
     return effect.said(words, of="Scratch minus LT, updates")
 

@@ -1,4 +1,4 @@
-"""Claims of papers on pruning at once, and what must be observed for each.
+"""Claims of papers on one-shot pruning, and what must be observed for each.
 
 Thresholds were written before any run of the scale `cpu`. Claims are judged on test
 losses in nats for each byte, network by network: all methods prune the same dense

@@ -50,7 +50,7 @@ PUBLISHED_SMALL = Published(epochs=75, levels=25, examples=50_000)
 PUBLISHED_ONSET = {"mnist": (24_000, 60), "cifar": (62_560, 128)}
 PUBLISHED_ONSET["resnet8"] = PUBLISHED_ONSET["cifar"]
 # What claims call the runs that they compare.
-_ROLES = {"unstable": "the plain run is", "stable": "the stabilized run is"}
+_ROLES = {"unstable": "the plain run", "stable": "the stabilized run"}
 # What had been seen before the thresholds were written, or has changed since.
 ABOUT = {
     "cpu": (
@@ -225,9 +225,9 @@ def _lines(
         f"Published are {whole.epochs} epochs of {whole.examples:,} examples a level, "
         f"and {whole.levels} levels (rounds, in the words of Maene et al.)."
     )
-    named = [f"{_ROLES[name]} {labels[name]}" for name in _ROLES if name in labels]
+    named = [f'{_ROLES[name]} ("{labels[name]}")' for name in _ROLES if name in labels]
     if named:
-        lines.append(f"In claims, {' and '.join(named)}.")
+        lines.append(f"Claims compare {' and '.join(named)}.")
     if found["onset"]:
         (entry, *_), (updates, batch) = found["onset"], PUBLISHED_ONSET[setting]
         lines.append(
