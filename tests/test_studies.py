@@ -249,6 +249,17 @@ def test_scores_are_computed_once_after_their_run(
     assert asked == [("a", "el2n", 50)]
 
 
+def test_values_that_were_not_finite_are_nan_in_tables() -> None:
+    norms = {(0, 0): 1.0, (1, 0): None, (0, 5): 3.0, (1, 5): 4.0}
+    rows = [
+        {"replicate": r, "step": step, "norm": norm}
+        for (r, step), norm in norms.items()
+    ]
+    steps, values = run_reader.table(rows, "step", lambda row: row["norm"])
+    assert steps == [0, 5]
+    np.testing.assert_array_equal(values, [[1, 3], [np.nan, 4]])
+
+
 def test_parts_come_first_and_studies_take_turns(tmp_path: Path) -> None:
     tasks = of(tmp_path, one("a1"), one("a2"), one("a3", part=2), name="a")
     tasks += of(tmp_path, one("b1"), one("b2", part=2), one("b3"), name="b")
