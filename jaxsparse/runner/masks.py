@@ -100,7 +100,7 @@ def _prune(saved: SavedStates, level: int) -> Masks:
     experiment, source = saved.experiment, plan_lib.masks_source(saved.plan, level)
     end, before = saved.end_of(source), level_masks(saved, source.level)
     # Failed replicates stay in the arrays, and `imp.prune` rejects NaN.
-    failed = records.failed_replicates(saved.run_dir, source)
+    failed = records.failed_replicates(saved.run_dir, saved.plan, source)
     params = _replace_nonfinite(end.params, failed)
     mean = functools.partial(
         particles.average, particles=saved.plan.retraining.particles
