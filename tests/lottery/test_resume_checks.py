@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from helpers import tiny
@@ -18,6 +19,8 @@ from jaxsparse.lottery.plan import LotteryPlan
 from jaxsparse.lottery.rewinding import RewindPlan
 from jaxsparse.runner import records
 from jaxsparse.runner import run as run_lib
+from jaxsparse.runner.masks import level_masks
+from jaxsparse.runner.saved_states import SavedStates
 from jaxsparse.training import data_record, environment, workdir
 
 SHORT = {"lottery.levels": 0, "training.duration": "4step", "evaluation.every": "4step"}
@@ -285,3 +288,24 @@ def test_all_stages_depend_on_the_pretraining(tmp_path: Path) -> None:
     metrics_log.append(tmp_path / "metrics.jsonl", [row])
     for stage in plan_lib.stages(plan):
         assert records.failed_replicates(tiny.desk(tmp_path), plan, stage) == [0]
+
+
+def test_batch_statistics_of_a_broken_replicate_allow_masks_by_a_score(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = {"model.name": "resnet_8", "model.width": 2, "lottery.levels": 1}
+    c = tiny.config(fields | {"lottery.score": "synflow"})
+    made = factory.make_experiment(c, factory.load_data(c), tmp_path)
+    row = {"kind": "failed", "stage": "level_00/ticket", "step": 2, "replicate": 0}
+    row |= {"level": 0, "variant": "ticket"}
+    metrics_log.append(tmp_path / "metrics.jsonl", [row])
+
+    def masks_of(first: float) -> Any:
+        """Those of level 1, where this is in the statistics of the first replicate."""
+        saved = SavedStates(made, tiny.desk(tmp_path), writes=False)
+        stats = jax.tree.map(lambda leaf: leaf.at[0].set(first), saved.init.batch_stats)
+        end = saved.init._replace(batch_stats=stats)
+        monkeypatch.setattr(SavedStates, "end_of", lambda self, stage: end)
+        return jax.tree.map(lambda leaf: leaf[1], level_masks(saved, 1))
+
+    tiny.check_equal(masks_of(np.nan), masks_of(0.5))
