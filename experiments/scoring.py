@@ -133,8 +133,21 @@ def save(request: Request) -> tuple[int, int]:
       OSError: if a file cannot be read or written.
       preemption.NonFiniteLoss: if training again, for forgetting events, diverges.
     """
-    trained = factory.open_run(request.run, data_dir=request.data_dir)
-    return _save_scores(trained, request)
+    run = factory.open_run(request.run, data_dir=request.data_dir)
+    # Before the scores are computed, which may take hours.
+    planned = _check_free(run, request)
+    each, step = _score(run, request)
+    scores = scores_lib.mean_over_replicates(each)
+    is_barrier = request.score == "barrier"
+    replicates = run.config.replicates if is_barrier else len(each)
+    made = planned._replace(replicates=replicates, step=step)
+    score_files.save(request.out, scores, provenance=made)
+    if is_barrier:
+        rows = _summarize_barriers(run, each)
+        if request.by_class is not None:
+            with request.by_class.open("x", encoding="utf-8") as file:
+                file.write(json.dumps(rows, indent=1) + "\n")
+    return len(scores), step
 
 
 def check(request: Request) -> None:
@@ -149,8 +162,7 @@ def check(request: Request) -> None:
         contains the remedy.
       OSError: if a file cannot be read, or the folder cannot be written.
     """
-    trained = factory.open_run(request.run, data_dir=request.data_dir)
-    _check_free(trained, request)
+    _check_free(factory.open_run(request.run, data_dir=request.data_dir), request)
 
 
 def _check_free(run: factory.TrainedRun, request: Request) -> score_files.Provenance:
@@ -172,24 +184,6 @@ def _check_free(run: factory.TrainedRun, request: Request) -> score_files.Proven
     planned = planned.with_images(fingerprint.of_images(run.dataset.train.images))
     score_files.check_free(request.out, planned, later=later)
     return planned
-
-
-def _save_scores(run: factory.TrainedRun, request: Request) -> tuple[int, int]:
-    """Writes the files; returns the number of examples and the step of the score."""
-    # Before the scores are computed, which may take hours.
-    planned = _check_free(run, request)
-    each, step = _score(run, request)
-    scores = scores_lib.mean_over_replicates(each)
-    is_barrier = request.score == "barrier"
-    replicates = run.config.replicates if is_barrier else len(each)
-    made = planned._replace(replicates=replicates, step=step)
-    score_files.save(request.out, scores, provenance=made)
-    if is_barrier:
-        rows = _summarize_barriers(run, each)
-        if request.by_class is not None:
-            with request.by_class.open("x", encoding="utf-8") as file:
-                file.write(json.dumps(rows, indent=1) + "\n")
-    return len(scores), step
 
 
 def _hashes(run: factory.TrainedRun, request: Request) -> list[str]:
