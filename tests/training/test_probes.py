@@ -129,7 +129,9 @@ def test_what_is_recorded_is_the_gradient_of_kept_states(
 
 
 def test_layers_add_up_to_the_whole(seen: tuple[Path, Any]) -> None:
-    for row in rows(seen[0], "gradient_norm"):
+    found = rows(seen[0], "gradient_norm")
+    assert found
+    for row in found:
         whole = sum(value**2 for value in row["layers"].values()) ** 0.5
         assert row["norm"] == pytest.approx(whole, rel=1e-5)
         assert row["layers"].keys() >= {"dense1/kernel", "dense1/bias"}
@@ -148,7 +150,9 @@ def test_a_gradient_that_is_not_finite_is_recorded_as_null(tmp_path: Path) -> No
     made = made._replace(task=made.task._replace(initialize=spoil))
     go_on = tiny.with_loop(made, continue_on_nonfinite=True)
     run_lib.run(go_on, tiny.desk(tmp_path / "on"))
-    for row in rows(tmp_path / "on", "gradient_norm"):
+    found = rows(tmp_path / "on", "gradient_norm")
+    assert found
+    for row in found:
         values = row["norm"], row["layers"]["head/kernel"], row["layers"]["head/bias"]
         assert [value is None for value in values] == [row["replicate"] == 1] * 3
     failed = rows(tmp_path / "on", "failed")
