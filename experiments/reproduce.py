@@ -144,7 +144,9 @@ def _tasks(folder: Path, results: Path, data_dir: str) -> list[Any]:
     names = [task.run.name for task in tasks]
     unknown = sorted(set(_ONLY.value) - set(names))
     if unknown:
-        raise ValueError(f"--only: expected names of {names}, got {unknown}")
+        raise ValueError(
+            f"--only: expected names of {names}, got {unknown}; correct or remove them"
+        )
     return [task for task in tasks if not _ONLY.value or task.run.name in _ONLY.value]
 
 

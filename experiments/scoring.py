@@ -1,6 +1,5 @@
 """The part of `score_data.py` that imports JAX, after its flags were checked."""
 
-import functools
 import json
 import sys
 from pathlib import Path
@@ -134,37 +133,57 @@ def save(request: Request) -> tuple[int, int]:
       OSError: if a file cannot be read or written.
       preemption.NonFiniteLoss: if training again, for forgetting events, diverges.
     """
-    trained = factory.open_run(request.run, data_dir=request.data_dir)
-    return _save_scores(trained, request)
-
-
-def _save_scores(run: factory.TrainedRun, request: Request) -> tuple[int, int]:
-    """Writes the files; returns the number of examples and the step of the score."""
-    provenance = functools.partial(
-        score_files.describe,
-        run.dataset.train.labels,
-        score=describe(request.score, request.options),
-        dataset=run.config.data.name,
-        split="train",
-        config=config.digest(run.config),
-    )
-    images = fingerprint.of_images(run.dataset.train.images)
+    run = factory.open_run(request.run, data_dir=request.data_dir)
     # Before the scores are computed, which may take hours.
-    planned = provenance(replicates=1, step=0).with_images(images)
-    score_files.check_free(request.out, planned)
+    planned = _check_free(run, request)
     each, step = _score(run, request)
     scores = scores_lib.mean_over_replicates(each)
     is_barrier = request.score == "barrier"
     replicates = run.config.replicates if is_barrier else len(each)
-    weights = ",".join(_hashes(run, request))
-    made = provenance(replicates=replicates, step=step, weights=weights)
-    score_files.save(request.out, scores, provenance=made.with_images(images))
+    made = planned._replace(replicates=replicates, step=step)
+    score_files.save(request.out, scores, provenance=made)
     if is_barrier:
         rows = _summarize_barriers(run, each)
         if request.by_class is not None:
             with request.by_class.open("x", encoding="utf-8") as file:
                 file.write(json.dumps(rows, indent=1) + "\n")
     return len(scores), step
+
+
+def check(request: Request) -> None:
+    """Checks that a file with scores is of the run and the options of a request.
+
+    Args:
+      request: what to score. Nothing is computed or written; without the file, only
+        its folder is made.
+
+    Raises:
+      ValueError: if the run does not fit, or the file has other scores; the message
+        contains the remedy.
+      OSError: if a file cannot be read, or the folder cannot be written.
+    """
+    _check_free(factory.open_run(request.run, data_dir=request.data_dir), request)
+
+
+def _check_free(run: factory.TrainedRun, request: Request) -> score_files.Provenance:
+    """Checks that scores can be saved; returns what is known of their provenance."""
+    later, step = {"replicates", "step"}, 0
+    if request.score == "forgetting":
+        step = factory.forgetting_steps(run, until=request.options.until)
+        later.remove("step")
+    planned = score_files.describe(
+        run.dataset.train.labels,
+        score=describe(request.score, request.options),
+        dataset=run.config.data.name,
+        split="train",
+        replicates=1,
+        step=step,
+        config=config.digest(run.config),
+        weights=",".join(_hashes(run, request)),
+    )
+    planned = planned.with_images(fingerprint.of_images(run.dataset.train.images))
+    score_files.check_free(request.out, planned, later=later)
+    return planned
 
 
 def _hashes(run: factory.TrainedRun, request: Request) -> list[str]:

@@ -299,16 +299,19 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def to_line(record: Record) -> str:
-    """Converts a record to a line of JSON; top-level NaN and infinities become null.
+    """Converts a record to a line of JSON; NaN and infinities become null.
 
     Args:
-      record: the record.
+      record: the record; also inside its dicts, lists and tuples.
     """
-    finite = {name: _or_null(value) for name, value in record.items()}
-    return json.dumps(finite, allow_nan=False) + "\n"
+    return json.dumps(_or_null(record), allow_nan=False) + "\n"
 
 
 def _or_null(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _or_null(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_or_null(each) for each in value]
     # The difference is NaN for both NaN and infinities, and 0 for all other floats.
     if isinstance(value, float) and value - value != 0.0:
         return None

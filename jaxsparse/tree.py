@@ -294,7 +294,7 @@ def check_globs(
         if not any(fnmatchcase(name, glob) for name in known):
             raise ValueError(
                 f"{field}: expected patterns that match a prunable leaf, got {glob!r}, "
-                f"which matches none of {list(known)}"
+                f"which matches none of {list(known)}; correct or remove it"
             )
 
 

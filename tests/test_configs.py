@@ -40,7 +40,9 @@ def test_the_examples_of_the_configs_page_run(root: Path) -> None:
     page = (root / "configs" / "README.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     exec(code, {})
-    for field in re.findall(r"--config\.([\w.]+)", page):
+    named = re.findall(r"--config\.([\w.]+)", page)
+    assert named
+    for field in named:
         assert field in config.FIELDS
 
 

@@ -72,8 +72,8 @@ def found(study: tuple[Path, dict[str, Any]]) -> dict[str, Any]:
 
 def test_all_variants_are_there(found: dict[str, Any]) -> None:
     """The study of three runs that all tests here share."""
-    assert found.pop("scored") == {"scored": (2, 12)}
-    starts = {name: arm["rewind"] for name, arm in found.items()}
+    assert found["scored"] == {"scored": (2, 12)}
+    starts = {name: arm["rewind"] for name, arm in found.items() if name != "scored"}
     assert starts == {"k1": 4, "easy_30": 4}
 
 
@@ -215,6 +215,19 @@ def test_scores_that_are_lost_are_made_again(
     np.testing.assert_array_equal(again.scores, before.scores)
     assert again.provenance == before.provenance
     assert driver.is_done(easy)
+
+
+def test_scores_by_other_options_are_refused(
+    whole: Path, small: list[Run], tmp_path: Path
+) -> None:
+    (task, *_) = tiny_studies.tasks(tiny_studies.as_tiny(data_diet.STUDY, small), whole)
+    before = (whole / SCORES).read_bytes()
+    options = {"batch_size": 50, "checkpoint": "init"}
+    other = task.run._replace(scoring=(Scoring("el2n", SCORES, options),))
+    with pytest.raises(ValueError, match="other score .*move the file"):
+        driver.train(other, task.others, task.places)
+    assert (whole / SCORES).read_bytes() == before
+    driver.train(task.run, task.others, task.places)
 
 
 def dies(function: Any, after: int) -> Any:

@@ -213,6 +213,26 @@ def test_changes_are_of_one_state_under_two_masks(runs: Runs) -> None:
         assert curve["decrease"][r][2] == pytest.approx(wanted, rel=1e-4)
 
 
+def test_gradients_that_were_not_finite_are_nan(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a run that went on without one of its replicates."""
+
+    def without(row: Any) -> Any:
+        if row["kind"] not in ("gradient_norm", "mask_update") or row["replicate"]:
+            return row
+        return row | {"norm": None, "layers": dict.fromkeys(row["layers"])}
+
+    whole = measure.of_gradient(runs.network("rigl"))
+    lost = [without(row) for row in runs["rigl"].rows]
+    monkeypatch.setattr(runs["rigl"], "rows", lost)
+    found = measure.of_gradient(runs.network("rigl"))
+    for name in ("norm", "effective", "decrease"):
+        assert np.isnan(found[name][0]).all() and found[name][1] == whole[name][1]
+    after = measure.of_changes(runs["rigl"])["after"]
+    assert np.isnan(after[0]).all() and np.isfinite(after[1]).all()
+
+
 def test_starts_are_on_masks_of_their_own(runs: Runs) -> None:
     found = initialization.of_starts(runs.network("prune"))
     dataset = runs["prune"].run.dataset

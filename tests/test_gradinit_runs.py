@@ -61,6 +61,31 @@ def test_rescaling_is_written_and_starts_from_masked_weights(tmp_path: Path) -> 
     np.testing.assert_allclose(alone["objective"], rows[0]["objective"], rtol=1e-5)
 
 
+def test_a_file_of_other_factors_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    made = make(folder, MLP | RESCALED | {"replicates": 2})
+    names = list(named(SavedStates(made, tiny.desk(folder)).init))
+    whole = {"factors": dict.fromkeys(names, 1.5)}
+    short = {"factors": dict.fromkeys(names[1:], 1.5)}
+    more = {"factors": whole["factors"] | {"other": 1.5}}
+    remedy = ".*restore it, or begin anew"
+    for rows, message in (
+        ([whole], "expected the factors of 2 replicates, got those of 1"),
+        ([whole] * 3, "expected the factors of 2 replicates, got those of 3"),
+        ([whole, short], rf"replicate 1: expected .*got none for \['{names[0]}'\]"),
+        ([more, whole], r"replicate 0: expected .*and some for \['other'\]"),
+        ([{"factors": 3}], "expected a list with the factors of each"),
+        ([{"factors": {names[0]: "x"}}], "expected a list with the factors of each"),
+        ([whole, {"factors": {n: None for n in names}}], "expected a list with the f"),
+        ({"factors": {}}, "expected a list with the factors of each"),
+    ):
+        (folder / "gradinit.json").write_text(json.dumps(rows))
+        with pytest.raises(ValueError, match=rf"gradinit\.json: {message}{remedy}"):
+            begun(folder, made)
+    (folder / "gradinit.json").write_text(json.dumps([whole, whole]))
+    begun(folder, made)
+
+
 @pytest.mark.campaign  # second derivatives of convolutions take a minute
 def test_ghost_skips_change_no_factor(tmp_path: Path) -> None:
     found = []

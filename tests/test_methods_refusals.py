@@ -57,7 +57,7 @@ REFUSED: dict[str, tuple[Any, dict]] = {
         t.east,
         END | {"update_every": 3, "allow_regrow": False},
     ),
-    "stop_step: expected .*got 5": (
+    "stop_step: expected .*got 5; choose a later one": (
         t.granet,
         END | {"update_every": 3, "stop_step": 5},
     ),

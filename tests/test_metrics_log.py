@@ -39,6 +39,19 @@ def test_numbers_json_does_not_know_are_null(path: Path, value: float) -> None:
     assert metrics_log.read(path) == [{"loss": None, "step": 3, "flag": True}]
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_numbers_json_does_not_know_are_null_inside_fields(
+    path: Path, value: float
+) -> None:
+    layers = {"a": value, "b": 0.5, "c": [1, value, (value, True)]}
+    record = {"step": 3, "layers": layers}
+    metrics_log.append(path, [record])
+    (read,) = metrics_log.read(path)
+    kept = {"a": None, "b": 0.5, "c": [1, None, [None, True]]}
+    assert read == {"step": 3, "layers": kept}
+    assert record["layers"] is layers and layers["b"] == 0.5  # not changed
+
+
 @pytest.mark.parametrize("cut", range(1, 12))
 def test_a_torn_last_line_is_passed_over_and_then_cut(path: Path, cut: int) -> None:
     metrics_log.append(path, ROWS)

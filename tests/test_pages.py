@@ -103,7 +103,9 @@ def test_every_script_is_explained(root: Path) -> None:
 
 def test_every_flag_of_a_sweep_is_explained(root: Path) -> None:
     text = (root / "experiments" / "README.md").read_text(encoding="utf-8")
-    for name in re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", scripts(root)["sweep.py"]):
+    names = re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", scripts(root)["sweep.py"])
+    assert names
+    for name in names:
         assert f"`--{name}`" in text, name
 
 

@@ -262,6 +262,12 @@ def test_wrong_arguments_and_wrappers_are_refused() -> None:
         t.sign_in(0.0)
     with pytest.raises(ValueError, match="^rescale_every: "):
         t.sign_in(rescale_every=0)
+    with pytest.raises(ValueError, match="^rescale_until: expected 0 to .*got -5"):
+        t.sign_in(rescale_every=2, rescale_until=-5)
+    with pytest.raises(TypeError, match="^rescale_until: .*got True"):
+        t.sign_in(rescale_every=2, rescale_until=True)
+    with pytest.raises(ValueError, match="^rescale_until: .*without rescale_every"):
+        t.sign_in(rescale_until=3)
     with pytest.raises(ValueError, match="^decay: "):
         t.sign_in(decay=-1.0)
     inner = t.reparameterize(optax.sgd(RATE), t.sign_in())

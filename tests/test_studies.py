@@ -228,14 +228,20 @@ def test_a_lost_run_is_trained_again_for_those_that_start_from_it(
 def test_scores_are_computed_once_after_their_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
+    asked, checked = [], []
+
+    def describe(request: Any) -> tuple[Any, ...]:
+        return request.run.name, request.score, request.options.batch_size
 
     def save(request: Any) -> None:
-        asked.append((request.run.name, request.score, request.options.batch_size))
+        asked.append(describe(request))
         request.out.parent.mkdir()
         request.out.write_text("scores")
 
     monkeypatch.setattr(driver.scoring, "save", save)
+    monkeypatch.setattr(
+        driver.scoring, "check", lambda request: checked.append(describe(request))
+    )
     monkeypatch.setattr(run_reader, "has_ended", lambda run, folder: True)
     wanted = Scoring("el2n", "scores/a.npz", {"batch_size": 50})
     task, reads = of(
@@ -246,7 +252,18 @@ def test_scores_are_computed_once_after_their_run(
     assert runs_lib.needs(reads.run, reads.others) == [task.run]
     for _ in range(2):
         driver.train(task.run, task.others, task.places)
-    assert asked == [("a", "el2n", 50)]
+    assert asked == checked == [("a", "el2n", 50)]
+
+
+def test_values_that_were_not_finite_are_nan_in_tables() -> None:
+    norms = {(0, 0): 1.0, (1, 0): None, (0, 5): 3.0, (1, 5): 4.0}
+    rows = [
+        {"replicate": r, "step": step, "norm": norm}
+        for (r, step), norm in norms.items()
+    ]
+    steps, values = run_reader.table(rows, "step", lambda row: row["norm"])
+    assert steps == [0, 5]
+    np.testing.assert_array_equal(values, [[1, 3], [np.nan, 4]])
 
 
 def test_parts_come_first_and_studies_take_turns(tmp_path: Path) -> None:

@@ -188,6 +188,10 @@ def train(run: Run, others: Sequence[Run], places: Places) -> None:
       others: all runs of the study. Those that the run starts from are trained first if
         they have not ended or are lost.
       places: where they are.
+
+    Raises:
+      ValueError: if a run fails, or a file with scores is not of this run or its
+        options.
     """
     folder = places.runs / run.name
     if not run_reader.has_ended(run, folder):
@@ -199,11 +203,12 @@ def train(run: Run, others: Sequence[Run], places: Places) -> None:
         runs_lib.train(c, folder)
     for wanted in run.scoring:
         out = places.runs / wanted.out
-        if not out.exists():
-            options = scoring.Options(**wanted.options)
-            scoring.save(
-                scoring.Request(folder, out, wanted.score, options, places.data_dir)
-            )
+        options = scoring.Options(**wanted.options)
+        request = scoring.Request(folder, out, wanted.score, options, places.data_dir)
+        if out.exists():
+            scoring.check(request)  # not of other options, or of an earlier training
+        else:
+            scoring.save(request)
 
 
 def _named(name: str, others: Sequence[Run]) -> Run:

@@ -218,26 +218,28 @@ def _is_old_and_ended(c: ConfigDict, workdir: Path) -> bool:
 
 
 def table(
-    rows: Sequence[Row], by: str, measure: Callable[[Row], float]
+    rows: Sequence[Row], by: str, measure: Callable[[Row], float | None]
 ) -> tuple[list[int], np.ndarray]:
     """Arranges a measure of records by replicate and by a field, such as "level".
 
     Args:
       rows: records with a replicate.
       by: the field.
-      measure: computes the measure of a record.
+      measure: computes the measure of a record; None where a number that was not finite
+        was recorded as null.
 
     Returns:
       The values of the field, rising; and the measure [replicates values], NaN where
-      there is none. Of several records of one replicate and value, such as pairs of
-      copies, it is the mean.
+      there is none or it is None. Of several records of one replicate and value, such
+      as pairs of copies, it is the mean.
     """
     places = sorted({row[by] for row in rows})
     seeds = 1 + max((row["replicate"] for row in rows), default=-1)
-    found: dict[tuple[int, int], list[float]] = {}
+    found: dict[tuple[int, int], list[float | None]] = {}
     for row in rows:
         found.setdefault((row["replicate"], row[by]), []).append(measure(row))
     values = np.full((seeds, len(places)), np.nan)
     for (seed, place), each in found.items():
-        values[seed, places.index(place)] = np.mean(each)
+        # As floats, None is NaN.
+        values[seed, places.index(place)] = np.mean(np.asarray(each, float))
     return places, values

@@ -140,15 +140,16 @@ def resized(
         shapes = _shapes_of(result, inputs, call)
     except Exception as error:  # whatever the user's module raises
         raise ValueError(
-            f"{type(module).__name__} could not be initialized, which is needed to "
-            f"find the fields that determine its widths ({checks.first_line(error)})"
+            f"module: expected a {type(module).__name__} that can be initialized, to "
+            "find the fields that determine its widths, got an error of `init` "
+            f"({checks.first_line(error)}); mend it"
         ) from error
     changed = {name: shape for name, shape in wanted.items() if shape != before[name]}
     name = _misfit(shapes, changed) or _misfit(shapes, wanted)
     if name is not None:
         raise ValueError(
-            f"the fields of {type(module).__name__} do not give {name} the shape "
-            f"{wanted[name]}"
+            f"{name}: expected fields of {type(module).__name__} with which it has the "
+            f"shape {wanted[name]}, got {shapes.get(name)}; make this width a field"
         )
     return result
 

@@ -181,7 +181,7 @@ def _gather(eqn: Equation, places: list, indices: list) -> list | None:
     (index,) = indices
     if ((index < 0) | (index > np.array(limits))).any():
         return None
-    params = eqn.params | {"fill_value": 0} if "fill_value" in eqn.params else {}
+    params = eqn.params | ({"fill_value": 0} if "fill_value" in eqn.params else {})
     moved = eqn.primitive.bind(places[0].astype(np.int32), index, **params)
     return [np.asarray(moved).astype(np.int64)]
 

@@ -1,7 +1,7 @@
 """A graph of ONNX under construction, and the values that flow through it."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -128,26 +128,48 @@ class Graph:
         Raises:
           ValueError: if a size is computed from the batch in a way that has no rule.
         """
-        symbolic = [size for size in sizes if not isinstance(size, int | np.integer)]
+        symbolic = [size for size in sizes if not _is_integer(size)]
         if not symbolic:
             return np.array(sizes, np.int64)
         if infer and len(symbolic) == 1:
-            known = [
-                size if isinstance(size, int | np.integer) else -1 for size in sizes
-            ]
+            known = [size if _is_integer(size) else -1 for size in sizes]
             return np.array(known, np.int64)
         if any(size != self.batch for size in symbolic):
-            raise ValueError(
-                f"apply: expected shapes in which the batch is an axis of its own, got "
-                f"{tuple(sizes)}; export for one batch size, dynamic_batch=False"
-            )
+            _refuse(sizes)
         whole = self.add("Shape", Tensor(self.source))
         batch = self.add("Slice", whole, np.array([0]), np.array([1]))
         parts: list[Value] = [
-            np.array([size], np.int64) if isinstance(size, int | np.integer) else batch
-            for size in sizes
+            np.array([size], np.int64) if _is_integer(size) else batch for size in sizes
         ]
         return self.add("Concat", *parts, axis=0)
+
+
+def integers(values: Sequence[Any]) -> np.ndarray:
+    """Makes the operand of a node that is known, such as the places of a slice.
+
+    Args:
+      values: integers, none of them computed from a symbolic size.
+
+    Returns:
+      An array of int64.
+
+    Raises:
+      ValueError: if a value is computed from the size of the batch.
+    """
+    if not all(map(_is_integer, values)):
+        _refuse(values)
+    return np.array(values, np.int64)
+
+
+def _is_integer(size: Any) -> bool:
+    return isinstance(size, int | np.integer)
+
+
+def _refuse(sizes: Sequence[Any]) -> NoReturn:
+    raise ValueError(
+        "apply: expected shapes in which the batch is an axis of its own, got "
+        f"{tuple(sizes)}; export for one batch size, dynamic_batch=False"
+    )
 
 
 def to_numpy(array: Any) -> Any:

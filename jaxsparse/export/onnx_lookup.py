@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxsparse.export.onnx_graph import Graph, Value
+from jaxsparse.export.onnx_graph import Graph, Value, integers
 
 
 def gather(graph: Graph, eqn: Any, values: list[Value]) -> Value:
@@ -22,7 +22,8 @@ def gather(graph: Graph, eqn: Any, values: list[Value]) -> Value:
       The slices.
 
     Raises:
-      ValueError: if the lookup is along several axes, or of parts of slices.
+      ValueError: if the lookup is along several axes, of parts of slices, or clipped to
+        a number of examples that is not known.
     """
     p, (operand, indices) = eqn.params, (atom.aval for atom in eqn.invars)
     numbers, mapped = p["dimension_numbers"], p["dimension_numbers"].start_index_map
@@ -44,6 +45,7 @@ def gather(graph: Graph, eqn: Any, values: list[Value]) -> Value:
     shape = graph.shape(indices.shape[:-1], infer=True)
     places = graph.cast(graph.add("Reshape", values[1], shape), np.int64)
     if p["mode"] == jax.lax.GatherScatterMode.CLIP:
+        last = integers([operand.shape[axis] - 1]).reshape(())
         places = graph.add("Max", places, np.array(0))
-        places = graph.add("Min", places, np.array(operand.shape[axis] - 1))
+        places = graph.add("Min", places, last)
     return graph.add("Gather", values[0], places, axis=axis)

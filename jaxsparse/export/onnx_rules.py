@@ -8,7 +8,14 @@ from jax.extend import core
 from jaxsparse.connectivity.jaxpr_rules import BODIES
 from jaxsparse.export import onnx_functions, onnx_lookup
 from jaxsparse.export.onnx_functions import Rule
-from jaxsparse.export.onnx_graph import Graph, Tensor, Value, evaluate, to_numpy
+from jaxsparse.export.onnx_graph import (
+    Graph,
+    Tensor,
+    Value,
+    evaluate,
+    integers,
+    to_numpy,
+)
 
 # Primitives whose ONNX operator takes the same operands.
 SAME = {
@@ -181,7 +188,7 @@ def _pool(graph: Graph, eqn: Any, values: list[Value]) -> Value:
         )
     order = (*others, *window)
     shared = {
-        "kernel_shape": [p["window_dimensions"][i] for i in window],
+        "kernel_shape": integers([p["window_dimensions"][i] for i in window]).tolist(),
         "strides": [p["window_strides"][i] for i in window],
         "pads": [p["padding"][i][0] for i in window]
         + [p["padding"][i][1] for i in window],
@@ -236,8 +243,8 @@ def _pad(graph: Graph, eqn: Any, values: list[Value]) -> Value:
             f"apply: expected padding at the edges, got {edges}, which pads between "
             "entries; end `apply` before it"
         )
-    pads = np.array([[low for low, _, _ in edges], [high for _, high, _ in edges]])
-    return graph.add("Pad", values[0], pads.reshape(-1).astype(np.int64), values[1])
+    pads = [low for low, _, _ in edges] + [high for _, high, _ in edges]
+    return graph.add("Pad", values[0], integers(pads), values[1])
 
 
 def _slice(graph: Graph, eqn: Any, values: list[Value]) -> Value:
@@ -252,9 +259,7 @@ def _slice(graph: Graph, eqn: Any, values: list[Value]) -> Value:
     ]
     if not cut:
         return value
-    axes, starts, stops, steps = (
-        np.array(each, np.int64) for each in zip(*cut, strict=True)
-    )
+    axes, starts, stops, steps = map(integers, zip(*cut, strict=True))
     return graph.add("Slice", value, starts, stops, axes, steps)
 
 
@@ -268,8 +273,8 @@ def _stack(graph: Graph, eqn: Any, values: list[Value]) -> Value:
 def _split(graph: Graph, eqn: Any, values: list[Value]) -> list[Value]:
     axis, found, start = eqn.params["axis"], [], 0
     for size in eqn.params["sizes"]:
-        ends = np.array([start], np.int64), np.array([start + size], np.int64)
-        found.append(graph.add("Slice", values[0], *ends, np.array([axis], np.int64)))
+        places = map(integers, ([start], [start + size], [axis]))
+        found.append(graph.add("Slice", values[0], *places))
         start += size
     return found
 

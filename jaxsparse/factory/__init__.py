@@ -10,7 +10,7 @@ from jaxsparse.factory.durations import Durations, make_durations
 from jaxsparse.factory.eval_fns import EvalFns, make_eval_fns
 from jaxsparse.factory.execution_plan import make_execution_plan
 from jaxsparse.factory.experiment import make_experiment
-from jaxsparse.factory.forgetting import count_forgetting
+from jaxsparse.factory.forgetting import count_forgetting, forgetting_steps
 from jaxsparse.factory.input_data import example_input, load_data, make_augment
 from jaxsparse.factory.jax_setup import set_up_jax
 from jaxsparse.factory.models import make_model
@@ -35,6 +35,7 @@ __all__ = (
     "check_names",
     "example_input",
     "count_forgetting",
+    "forgetting_steps",
     "make_durations",
     "load_dense",
     "load_state",

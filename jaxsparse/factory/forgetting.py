@@ -10,8 +10,8 @@ from jaxsparse import durations
 from jaxsparse.data.data_pruning import forgetting as forgetting_lib
 from jaxsparse.factory import experiment, prediction, trained_run
 from jaxsparse.factory import pretraining as pretraining_lib
+from jaxsparse.factory.durations import make_durations, make_epoch
 from jaxsparse.lottery import plan as plan_lib
-from jaxsparse.runner.experiment import Experiment
 from jaxsparse.runner.saved_states import SavedStates
 from jaxsparse.runner.start import replay_start
 from jaxsparse.stages import PRETRAINING, TICKET, Stage, end_name, saved_state_name
@@ -73,10 +73,10 @@ def count_forgetting(
             "update on, got one whose config.pretraining differs from training; train "
             "another"
         )
+    stop = forgetting_steps(run, until=until)
     made = experiment.make_experiment(
         run.config, run.dataset, run.folder, per_example=True
     )
-    stop = _stop(made, until)
     # Loaded for its error message only, which lists the checkpoints that exist.
     trained_run.load_state(run, "init")
     saved = SavedStates(made, RunDir(run.folder), writes=False)
@@ -98,29 +98,26 @@ def count_forgetting(
     return ForgettingReplay(counts, stop, state, all(held) if held else None)
 
 
-def _stop(made: Experiment, until: str) -> int:
-    """Returns the training step at which the replay ends.
+def forgetting_steps(run: trained_run.TrainedRun, *, until: str = "") -> int:
+    """Returns the number of training steps over which `count_forgetting` counts.
 
     Args:
-      made: the experiment of the run.
-      until: duration to count over; "" for all of level 0.
+      run: a run opened with `open_run`.
+      until: duration to count over, such as "20ep"; "" for all of level 0.
 
     Raises:
       ValueError: if the duration is invalid, or not between 1 step and the dense
         training.
     """
+    steps = make_epoch(run.config, len(run.dataset.train.labels)).steps
+    total = make_durations(run.config, steps_per_epoch=steps).total
     if not until:
-        return made.plan.retraining.total
-    stop = durations.to_steps(
-        until,
-        steps_per_epoch=made.trainer.epoch.steps,
-        total=made.plan.retraining.total,
-    )
-    if not 1 <= stop <= made.plan.retraining.total:
+        return total
+    stop = durations.to_steps(until, steps_per_epoch=steps, total=total)
+    if not 1 <= stop <= total:
         raise ValueError(
-            f"until: expected 1 to {made.plan.retraining.total} updates, those of the "
-            f"dense training, got {until!r}, which is {stop} updates; choose a length "
-            "within"
+            f"until: expected 1 to {total} updates, those of the dense training, got "
+            f"{until!r}, which is {stop} updates; choose a length within"
         )
     return stop
 

@@ -14,7 +14,11 @@ RULES = ("append", "interpolate")
 _BLOCK = re.compile(r"((?:stage\d+_)?block)(\d+)")
 
 
-@arguments.check(source=arguments.integer(1), target=arguments.integer(1))
+@arguments.check(
+    source=arguments.integer(1),
+    target=arguments.integer(1),
+    rule=arguments.one_of(RULES),
+)
 def block_sources(source: int, target: int, *, rule: str) -> list[int]:
     r"""Returns which block each block of a deeper or shallower network is taken from.
 
@@ -33,7 +37,7 @@ def block_sources(source: int, target: int, *, rule: str) -> list[int]:
 
     Raises:
       ValueError: if a number is below 1 or the rule is unknown.
-      TypeError: if a number is no integer.
+      TypeError: if a number is no integer, or the rule no string.
 
     Examples:
       >>> block_sources(2, 4, rule="append"), block_sources(2, 4, rule="interpolate")
@@ -41,14 +45,16 @@ def block_sources(source: int, target: int, *, rule: str) -> list[int]:
       >>> block_sources(4, 2, rule="append"), block_sources(4, 2, rule="interpolate")
       ([0, 1], [0, 2])
     """
-    if rule not in RULES:
-        raise ValueError(f"rule: expected one of {RULES}, got {rule!r}")
     if rule == "append":
         return [j % source for j in range(target)]
     return [j * source // target for j in range(target)]
 
 
-@arguments.check(found=arguments.instance(Mapping), like=arguments.instance(Mapping))
+@arguments.check(
+    found=arguments.instance(Mapping),
+    like=arguments.instance(Mapping),
+    rule=arguments.one_of(RULES),
+)
 def change_depth(
     found: Mapping[str, Any], like: Mapping[str, Any], *, rule: str = "interpolate"
 ) -> dict[str, Any]:
@@ -73,7 +79,7 @@ def change_depth(
       ValueError: if the rule is unknown, no layer is a block, a layer or stage is
         missing in the ticket, or a stage of the ticket has only its first block and
         that of the new network more.
-      TypeError: if an argument is no dictionary.
+      TypeError: if an argument is no dictionary, or the rule no string.
 
     Examples:
       >>> ticket = {"stage1_block0": "a", "stage1_block1": "b", "head": "c"}

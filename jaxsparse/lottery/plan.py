@@ -206,6 +206,30 @@ def weights_source(plan: LotteryPlan, stage: Stage) -> tuple[Stage, int] | None:
     return found, found.stop
 
 
+def ancestors(plan: LotteryPlan, stage: Stage) -> list[Stage]:
+    """Lists the stages by which the masks and weights of a stage were found.
+
+    Args:
+      plan: which stages the run has.
+      stage: a stage that is trained.
+
+    Returns:
+      The stages before it: the pretraining, and tickets of lower levels. The dense
+      network that is trained on (`dense_continued`) has itself at lower levels instead.
+    """
+    found: list[Stage] = []
+    now = stage
+    while now.level:
+        if now.variant == "dense_continued":
+            now, _ = weights_source(plan, now)
+        else:
+            now = masks_source(plan, now.level)
+        found.append(now)
+    if _has_pretraining(plan) and stage.variant != PRETRAINING:
+        found.append(pretraining(plan))
+    return found
+
+
 def state_source(plan: LotteryPlan, stage: Stage) -> Stage:
     """Returns the stage during whose training copies start.
 

@@ -85,7 +85,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
             raise
         raise ValueError(
             f"ticket {path}: expected a file that lottery.tickets.save wrote, got one "
-            f"that cannot be read ({error})"
+            f"that cannot be read ({error}); restore it, or remove it and prune again"
         ) from error
 
 
@@ -166,7 +166,9 @@ def load_level(
     try:
         loaded = [load(path, template) for path in paths]
     except ValueError as error:
-        log.warning("%s; pruning the trained weights again", error)
+        # At level 0, the masks of a method that is sparse from the start.
+        again = "trained weights are pruned" if level else "initial masks are chosen"
+        log.warning("%s; now the %s again", error, again)
         return None
     # Joined on the host, which compiles nothing.
     return jax.tree.map(lambda *leaves: jax.device_put(np.stack(leaves)), *loaded)

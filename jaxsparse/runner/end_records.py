@@ -71,7 +71,7 @@ def _write_level(
         dynamic_masks=settings.dynamic_masks is not None,
         anneal_end_step=settings.anneal_end_step,
     )
-    failed = records.failed_replicates(saved.run_dir, run.stage)
+    failed = records.failed_replicates(saved.run_dir, saved.plan, run.stage)
     for row in levels:
         if row["replicate"] in failed:
             row["failed"] = True  # its results are meaningless

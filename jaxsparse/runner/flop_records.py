@@ -8,7 +8,6 @@ from jaxsparse import masks as masks_lib
 from jaxsparse.lottery import plan as plan_lib
 from jaxsparse.lottery.plan import LotteryPlan
 from jaxsparse.metrics_log import Record
-from jaxsparse.stages import PRETRAINING, Stage
 from jaxsparse.training.chunk_plan import EpochSpec
 from jaxsparse.training.stage_run import StageRun, read_records
 from jaxsparse.training.state import TrainState
@@ -150,38 +149,11 @@ def _training(
     }
 
 
-def ancestors(plan: LotteryPlan, stage: Stage) -> list[Stage]:
-    """Lists the stages by which the masks and weights of a stage were found.
-
-    Args:
-      plan: which stages the run has.
-      stage: a stage that is trained.
-
-    Returns:
-      The stages before it: the pretraining, and tickets of lower levels. The dense
-      network that is trained on (`dense_continued`) has itself at lower levels instead.
-    """
-    stages = {(s.variant, s.level): s for s in plan_lib.stages(plan)}
-    found: dict[str, Stage] = {}
-    now = stage
-    while now.level:
-        earlier = (now.variant, now.level - 1)
-        if now.variant == "dense_continued":
-            now = stages.get(earlier) or plan_lib.ticket(plan, 0)
-        else:
-            now = plan_lib.masks_source(plan, now.level)
-        found[now.name] = now
-    first = next((s for s in stages.values() if s.variant == PRETRAINING), None)
-    if first is not None and stage.variant != PRETRAINING:
-        found[first.name] = first
-    return list(found.values())
-
-
 def _of_ancestors(run: StageRun, plan: LotteryPlan) -> dict[int, float | None]:
     """Returns the FLOPs of all earlier stages by replicate; None if one is unknown."""
     count = run.trainer.layout.replicates
     total: dict[int, float | None] = dict.fromkeys(range(count), 0.0)
-    for earlier in ancestors(plan, run.stage):
+    for earlier in plan_lib.ancestors(plan, run.stage):
         rows = read_records(run.run_dir, kind=KIND, stage=earlier.name)
         by_replicate = {row["replicate"]: row["stage_training_flops"] for row in rows}
         for r, so_far in total.items():

@@ -1,6 +1,7 @@
 """Rescales initial weights by GradInit factors, which are learned once per run."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from jaxsparse.runner.saved_states import SavedStates
 from jaxsparse.types import Masks, Params
 
 FILE = "gradinit.json"
+_REMEDY = "restore it, or begin anew with another --workdir"
 
 
 def rescale(
@@ -32,7 +34,8 @@ def rescale(
       Rescaled weights [r ...].
 
     Raises:
-      ValueError: if the file of factors is damaged.
+      ValueError: if the file of factors is damaged, or of another network or number of
+        replicates.
     """
     path = saved.run_dir.folder / FILE
     found = old_names.find_file(saved.run_dir.folder, FILE)
@@ -47,6 +50,8 @@ def rescale(
         if saved.writes:
             multihost.on_primary(lambda: metrics_log.write_atomically(path, text))
     rows = _from_json(found, text)
+    count = saved.experiment.trainer.layout.replicates
+    _check_rows(found, rows, names=tree.names(params), count=count)
 
     factors = tree.map_with_names(
         lambda name, leaf: np.asarray([row[name] for row in rows], leaf.dtype), params
@@ -75,12 +80,45 @@ def _from_json(path: Path, text: str) -> list[dict[str, float]]:
       ValueError: if the content is not what `_to_json` returned.
     """
     try:
-        return [dict(row["factors"]) for row in json.loads(text)]
-    except (ValueError, TypeError, KeyError) as error:
+        return [
+            {name: float(factor) for name, factor in row["factors"].items()}
+            for row in json.loads(text)
+        ]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
             f"{path}: expected a list with the factors of each replicate, got another "
-            f"content ({error}); restore it, or begin anew with another --workdir"
+            f"content ({error}); {_REMEDY}"
         ) from error
+
+
+def _check_rows(
+    path: Path, rows: list[dict[str, float]], *, names: Sequence[str], count: int
+) -> None:
+    """Checks that there is one factor for each leaf of each replicate.
+
+    Args:
+      path: path of the file, for the error message.
+      rows: factors of each replicate, by name of the leaf.
+      names: names of all leaves.
+      count: number of replicates.
+
+    Raises:
+      ValueError: if there are too few factors, or others.
+    """
+    if len(rows) != count:
+        raise ValueError(
+            f"{path}: expected the factors of {count} replicates, got those of "
+            f"{len(rows)}; {_REMEDY}"
+        )
+    for replicate, row in enumerate(rows):
+        missing = [name for name in names if name not in row]
+        others = [name for name in row if name not in names]
+        if missing or others:
+            raise ValueError(
+                f"{path}: replicate {replicate}: expected one factor for each of "
+                f"{list(names)}, got none for {missing} and some for {others}; "
+                f"{_REMEDY}"
+            )
 
 
 def _to_json(found: Any) -> str:

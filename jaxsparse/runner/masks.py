@@ -12,7 +12,7 @@ from jaxsparse.lottery import plan as plan_lib
 from jaxsparse.runner import level_summary, records, task
 from jaxsparse.runner.saved_states import SavedStates
 from jaxsparse.stages import CHILDREN, PRETRAINING, TICKET, Stage
-from jaxsparse.types import Masks, Params
+from jaxsparse.types import Masks
 
 
 def stage_masks(saved: SavedStates, stage: Stage) -> Masks | None:
@@ -100,15 +100,15 @@ def _prune(saved: SavedStates, level: int) -> Masks:
     experiment, source = saved.experiment, plan_lib.masks_source(saved.plan, level)
     end, before = saved.end_of(source), level_masks(saved, source.level)
     # Failed replicates stay in the arrays, and `imp.prune` rejects NaN.
-    failed = records.failed_replicates(saved.run_dir, source)
-    params = _replace_nonfinite(end.params, failed)
+    failed = records.failed_replicates(saved.run_dir, saved.plan, source)
+    params, stats = _replace_nonfinite((end.params, end.batch_stats), failed)
     mean = functools.partial(
         particles.average, particles=saved.plan.retraining.particles
     )
     params = mean(params)
     score, scores = experiment.task.level_scores, None
     if score is not None:
-        stats = mean(end.batch_stats)
+        stats = mean(stats)
         scores = mean(score(params, stats, before, experiment.seeds, level))
     return imp.prune(
         params,
@@ -120,19 +120,19 @@ def _prune(saved: SavedStates, level: int) -> Masks:
     )
 
 
-def _replace_nonfinite(params: Params, failed: list[int]) -> Params:
-    """Replaces non-finite weights of failed replicates by 0, to allow choosing masks.
+def _replace_nonfinite(tree: Any, failed: list[int]) -> Any:
+    """Replaces non-finite numbers of failed replicates by 0, to allow choosing masks.
 
     Args:
-      params: weights [r ...].
+      tree: arrays [r ...], such as weights and batch statistics.
       failed: numbers of the replicates that had a non-finite loss.
     """
     if not failed:
-        return params
+        return tree
     rows = jnp.asarray(failed)
 
     def one(leaf: Any) -> Any:
         mended = jnp.nan_to_num(leaf[rows], nan=0.0, posinf=0.0, neginf=0.0)
         return leaf.at[rows].set(mended)
 
-    return jax.tree.map(one, params)
+    return jax.tree.map(one, tree)

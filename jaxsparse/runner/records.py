@@ -7,14 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxsparse import metrics_log, multihost, old_names
-from jaxsparse.stages import (
-    PRETRAINING,
-    TICKET,
-    Stage,
-    end_name,
-    last_ends,
-    stage_name,
-)
+from jaxsparse.lottery import plan as plan_lib
+from jaxsparse.lottery.plan import LotteryPlan
+from jaxsparse.stages import Stage, end_name, last_ends, stage_name
 from jaxsparse.training import checkpoints
 from jaxsparse.training.run_dir import METRICS, RunDir
 from jaxsparse.training.stage_run import read_records
@@ -24,29 +19,21 @@ log = logging.getLogger(__name__)
 STAGES = "stages.json"  # final checkpoints of all stages, once they have ended
 
 
-def failed_replicates(run_dir: RunDir, stage: Stage) -> list[int]:
-    """Lists replicates with a non-finite loss in a stage or its predecessors.
-
-    Predecessors are the pretraining, and the tickets and same-variant stages of lower
-    levels.
+def failed_replicates(run_dir: RunDir, plan: LotteryPlan, stage: Stage) -> list[int]:
+    """Lists replicates with a non-finite loss in a stage or in one it depends on.
 
     Args:
       run_dir: output files of the run.
-      stage: the stage.
+      plan: which stages the run has.
+      stage: the stage. It depends on `lottery.plan.ancestors`, by which its masks and
+        weights were found.
 
     Returns:
       Numbers of the replicates, increasing.
     """
-    leads = (PRETRAINING, TICKET, stage.variant)
-    return sorted(
-        {
-            row["replicate"]
-            for row in read_records(run_dir, kind="failed")
-            if row["stage"] == stage.name
-            or (row["variant"] in leads and row["level"] < stage.level)
-            or row["variant"] == PRETRAINING
-        }
-    )
+    names = {each.name for each in (stage, *plan_lib.ancestors(plan, stage))}
+    failed = read_records(run_dir, kind="failed")
+    return sorted({row["replicate"] for row in failed if row["stage"] in names})
 
 
 def find_lost(run_dir: RunDir, stages: Sequence[Stage]) -> set[str]:

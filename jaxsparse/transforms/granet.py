@@ -154,7 +154,8 @@ def granet(
         )
     if last_regrowth < end_step:
         raise ValueError(
-            f"stop_step: expected at least end_step={end_step}, got {last_regrowth}"
+            f"stop_step: expected at least end_step={end_step}, got {last_regrowth}; "
+            "choose a later one, or None for that step"
         )
     # At least 1: the cosine divides by the end.
     regrow_schedule = update_schedule._replace(end=max(last_regrowth, 1))

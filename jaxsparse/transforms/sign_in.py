@@ -42,14 +42,16 @@ def sign_in(
         have no gradient.
       rescale_every: steps between rescalings of m and w to that difference; None
         rescales never.
-      rescale_until: step after which they are no longer rescaled; None for never.
+      rescale_until: step after which they are no longer rescaled, at least 0; None for
+        never. Only with `rescale_every`.
       decay: the coefficient alpha, finite and at least 0, or a function of the step.
 
     Returns:
       A reparameterization with the parts "m" and "w".
 
     Raises:
-      ValueError: if an argument is out of range.
+      ValueError: if an argument is out of range, or `rescale_until` is given alone.
+      TypeError: if a number of steps is not an integer.
 
     Examples:
       >>> ticket = prune.prune(params, 0.9)
@@ -73,6 +75,15 @@ def sign_in(
         rescale_every = update_schedules.check_steps(
             rescale_every, field="rescale_every", minimum=1
         )
+    if rescale_until is not None:
+        rescale_until = update_schedules.check_steps(
+            rescale_until, field="rescale_until"
+        )
+        if rescale_every is None:
+            raise ValueError(
+                "rescale_until: expected None without rescale_every, which says how "
+                f"often to rescale, got {rescale_until}; give rescale_every, too"
+            )
     coefficient = decay if callable(decay) else lambda step: decay
     if not callable(decay):
         arguments.number(0)("decay", decay)

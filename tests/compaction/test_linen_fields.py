@@ -113,7 +113,8 @@ def test_the_reason_names_a_leaf_that_was_to_change() -> None:
     small = pruned(Wide(), ("b", 1))  # a unit of the first layer
     assert small.module == Wide()
     assert small.report.whole["params/a/kernel", 1] == (
-        "the fields of Wide do not give params/a/bias the shape (4,)"
+        "params/a/bias: expected fields of Wide with which it has the shape (4,), got "
+        "(5,); make this width a field"
     )
 
 
@@ -198,6 +199,6 @@ def test_a_module_that_cannot_be_initialized_stays_and_says_so() -> None:
     assert small.module == Loaded()
     assert small.report.removed == {}
     assert small.report.whole["params/hidden/kernel", 1] == (
-        "Loaded could not be initialized, which is needed to find the fields that "
-        "determine its widths (load the variables)"
+        "module: expected a Loaded that can be initialized, to find the fields that "
+        "determine its widths, got an error of `init` (load the variables); mend it"
     )

@@ -203,4 +203,7 @@ def test_a_module_without_fields_stays_whole_and_says_so() -> None:
     assert small.report.removed == {}
     assert small.module == module
     reason = small.report.whole["params/hidden/kernel", 1]
-    assert reason.startswith("the fields of FixedWidth do not give")
+    assert reason == (
+        "params/head/kernel: expected fields of FixedWidth with which it has the shape "
+        "(4, 2), got (5, 2); make this width a field"
+    )

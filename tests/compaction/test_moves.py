@@ -130,3 +130,20 @@ def test_what_is_not_only_moved_is_told_apart(function: Callable) -> None:
     x = jax.ShapeDtypeStruct((3, 4), jnp.float32)
     program = trace(lambda p, x: function(x), {}, x)
     assert moves.sources(program.equations[-1], program, program.constants) is None
+
+
+def test_a_lookup_keeps_its_parameters_without_a_value_to_fill_with() -> None:
+    """As in versions of JAX whose lookups lack that parameter."""
+    program = traced("gather")
+    (eqn,) = (eqn for eqn in program.equations if eqn.name == "gather")
+
+    class Primitive:
+        def bind(self, *operands: Any, **params: Any) -> Any:
+            return eqn.primitive.bind(*operands, **params, fill_value=None)
+
+    older = {k: v for k, v in eqn.params.items() if k != "fill_value"}
+    without = eqn._replace(params=older, primitive=Primitive())
+    found, wanted = (
+        moves.sources(each, program, program.constants) for each in (without, eqn)
+    )
+    np.testing.assert_array_equal(found, wanted)

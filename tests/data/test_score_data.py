@@ -15,7 +15,7 @@ from absl import flags
 from helpers import tiny
 from ml_collections import ConfigDict
 
-from experiments import command_line, score_data
+from experiments import command_line, score_data, scoring
 from jaxsparse import config as config_lib
 from jaxsparse import factory
 from jaxsparse.config import names
@@ -318,6 +318,65 @@ def check_usable(path: Path, saved: np.ndarray) -> None:
 def test_the_flags_know_the_names_that_the_scores_have() -> None:
     assert tuple(example_scores.LOGIT_SCORES) == names.LOGIT_SCORES
     assert example_scores.BATCH_NORM == names.BATCH_NORM
+
+
+def saved_as(path: Path, run: factory.TrainedRun, **fields: Any) -> None:
+    """Writes a file of scores, with the provenance of a run's where nothing is said."""
+    of = {"dataset": "digits", "split": "train", "replicates": 2, "step": 12}
+    of |= {"config": config_lib.digest(run.config)}
+    made = score_files.describe(run.dataset.train.labels, **(of | fields))
+    score_files.save(path, np.zeros(120), provenance=made)
+
+
+@pytest.mark.parametrize(
+    ("score", "options", "saved", "message"),
+    [
+        ("forgetting", {}, {"step": 4}, r"other step \(4, now 12\)"),
+        ("forgetting", {"until": "1ep"}, {}, r"other step \(12, now 6\)"),
+        ("el2n", {}, {"weights": "x"}, r"other weights \('x', now"),
+        (
+            *("el2n", {"checkpoint": "init"}, {}),
+            r"other score \('el2n', now 'el2n checkpoint=init'\)",
+        ),
+        ("el2n", {}, {"config": "c"}, r"other config \('c', now"),
+    ],
+)
+def test_a_file_of_other_scores_is_refused_before_they_are_computed(
+    run: factory.TrainedRun,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    score: str,
+    options: dict[str, str],
+    saved: dict[str, Any],
+    message: str,
+) -> None:
+    def compute(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("computed")
+
+    monkeypatch.setattr(factory, "count_forgetting", compute)
+    monkeypatch.setattr(factory, "load_state", compute)
+    out = tmp_path / "a.npz"
+    saved_as(out, run, score=score, **saved)
+    asked = scoring.Options(**options)
+    request = scoring.Request(run.folder, out, score, asked)
+    for refuse in (scoring.check, scoring.save):
+        with pytest.raises(ValueError, match=rf"{message}.*move the file"):
+            refuse(request)
+
+
+def test_a_file_of_the_same_scores_is_accepted(
+    run: factory.TrainedRun, tmp_path: Path
+) -> None:
+    weights = checkpoints.recorded_hash(run.folder / "checkpoints", END)
+    for name, fields in {
+        "a": {"score": "el2n", "weights": weights},
+        "b": {"score": "el2n"},  # of a version that did not record them
+        "c": {"score": "forgetting", "step": 6},
+    }.items():
+        out = tmp_path / f"{name}.npz"
+        saved_as(out, run, **fields)
+        asked = scoring.Options(until="6step" if "step" in fields else "")
+        scoring.check(scoring.Request(run.folder, out, fields["score"], asked))
 
 
 def test_whatever_is_wrong_is_one_line(done: Done) -> None:

@@ -206,6 +206,25 @@ def transposed(x: Any) -> Any:
     return jax.lax.conv_transpose(x[..., None], jnp.ones((2, 1, 1)), (2,), "SAME")
 
 
+def neighbors(x: Any) -> Any:
+    """Differences of neighbors in the batch."""
+    first, last = (jax.lax.slice_in_dim(x, at, x.shape[0] - 1 + at) for at in (0, 1))
+    return last - first
+
+
+# Places and numbers of entries that are computed from the size of the batch.
+COMPUTED: tuple[Callable, ...] = (
+    neighbors,
+    lambda x: jax.lax.slice_in_dim(x, 1, None),
+    lambda x: jnp.split(x, [x.shape[0] - 1])[0],
+    lambda x: jax.lax.pad(x, 0.0, ((0, x.shape[0], 0), (0, 0, 0))),
+    lambda x: jnp.take(x, jnp.argmax(x, axis=1), axis=0, mode="clip"),
+    lambda x: jax.lax.reduce_window(
+        x[None, ..., None], 0.0, jax.lax.add, (1, x.shape[0], 1, 1), (1,) * 4, "VALID"
+    ),
+)
+
+
 @pytest.mark.parametrize(
     ("function", "words"),
     [
@@ -231,6 +250,10 @@ def transposed(x: Any) -> Any:
         (
             lambda x: jnp.broadcast_to(x.reshape(-1), (3, 3 * x.shape[0])),
             "expected shapes in which the batch is an axis of its own",
+        ),
+        *(
+            (function, "expected shapes in which the batch is an axis of its own")
+            for function in COMPUTED
         ),
     ],
 )

@@ -99,16 +99,18 @@ def test_masks_and_weights_fit_the_new_network(ticket: Any, target: Any) -> None
     jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
 
-BLOCKS = stage("stage1_block", "01")
+BLOCKS, FIRST = stage("stage1_block", "01"), stage("stage1_block", "0")
 
 
 @pytest.mark.parametrize(
     ("found", "like", "rule", "message"),
     [
-        (BLOCKS, BLOCKS, "repeat", r"rule: expected one of \('append', 'int.*'repeat'"),
+        (BLOCKS, BLOCKS, "repeat", r"rule: expected one of \['append', 'int.*'repeat'"),
+        # Also where no block is to be filled.
+        *((each, each, "repeat", "rule: expected one of") for each in (FIRST, {})),
         ({"a": 0}, {"a": 0}, "append", r"like: expected layers in blocks .*\['a'\]"),
         (
-            *(stage("stage1_block", "0"), BLOCKS, "append"),
+            *(FIRST, BLOCKS, "append"),
             r"stage1_block: expected 2 or more blocks, to fill the 2 .*, got 1",
         ),
         ({"head": 0}, BLOCKS, "append", "stage1_block: expected 2 or more.*, got 0"),

@@ -74,6 +74,40 @@ def test_stages_need_earlier_stages_only(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "changes", [{}, {"one_shot": True}, {"retraining": LATE}, {"retraining": WHOLE}]
 )
+def test_ancestors_are_all_that_is_needed(changes: dict[str, Any]) -> None:
+    plan = EVERYTHING._replace(children=Children(), **changes)
+    for stage in plan_lib.stages(plan):
+        found = plan_lib.ancestors(plan, stage)
+        assert stage not in found and len(set(found)) == len(found)
+        if stage.variant != "dense_continued":  # which takes no masks of tickets
+            whole = {each for one in (stage, *found) for each in needed(plan, one)}
+            assert set(found) == whole, stage.name
+
+
+@pytest.mark.parametrize(
+    ("one_shot", "variant", "names"),
+    [
+        (False, "ticket", ["level_01/ticket", "level_00/ticket"]),
+        (False, "random_mask", ["level_01/ticket", "level_00/ticket"]),
+        (False, "dense_continued", ["level_01/dense_continued", "level_00/ticket"]),
+        (True, "ticket", ["level_00/ticket"]),
+        (True, "random_mask", ["level_00/ticket"]),
+        (True, "dense_continued", ["level_01/dense_continued", "level_00/ticket"]),
+    ],
+)
+def test_ancestors_are_of_tickets_or_of_the_dense_network(
+    one_shot: bool, variant: str, names: list[str]
+) -> None:
+    plan = EVERYTHING._replace(one_shot=one_shot)
+    for stage in plan_lib.stages(plan):
+        if stage.level == 2 and stage.variant == variant:
+            found = plan_lib.ancestors(plan, stage)
+            assert [each.name for each in found] == [*names, "pretraining"]
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"one_shot": True}, {"retraining": LATE}, {"retraining": WHOLE}]
+)
 def test_deleted_weights_are_not_needed_later(changes: dict[str, Any]) -> None:
     plan = EVERYTHING._replace(children=Children(), **changes)
     stages = plan_lib.stages(plan)

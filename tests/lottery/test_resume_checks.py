@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from helpers import tiny
@@ -13,7 +14,13 @@ from ml_collections import ConfigDict
 
 from jaxsparse import factory, metrics_log
 from jaxsparse.data import datasets, digits
+from jaxsparse.lottery import plan as plan_lib
+from jaxsparse.lottery.plan import LotteryPlan
+from jaxsparse.lottery.rewinding import RewindPlan
+from jaxsparse.runner import records
 from jaxsparse.runner import run as run_lib
+from jaxsparse.runner.masks import level_masks
+from jaxsparse.runner.saved_states import SavedStates
 from jaxsparse.training import data_record, environment, workdir
 
 SHORT = {"lottery.levels": 0, "training.duration": "4step", "evaluation.every": "4step"}
@@ -229,8 +236,76 @@ def test_a_broken_replicate_lets_the_others_go_on(
         assert others and all(row in wanted for row in others)
     assert caplog.text.count("the others go on, and reports leave these out") == 1
 
-    from jaxsparse.reports import records, tables
+    from jaxsparse.reports import records as report_records
+    from jaxsparse.reports import tables
 
-    (run,) = records.read_runs([tmp_path / "run"])
+    (run,) = report_records.read_runs([tmp_path / "run"])
     assert set(tables.levels_table([run])["n"]) == {1}
     assert run.failed[0] == "replicate 0 in level_00/ticket, by update 0"
+
+
+@pytest.mark.parametrize(
+    ("broken", "one_shot", "failed"),
+    [
+        # Of the controls, only dense training that continues depends on its own.
+        ("level_03/reinitialized", False, {"level_03/reinitialized"}),
+        (
+            "level_03/dense_continued",
+            False,
+            {"level_03/dense_continued", "level_04/dense_continued"},
+        ),
+        (
+            "level_03/ticket",
+            False,
+            {"level_03/ticket", "level_04/ticket", "level_04/reinitialized"},
+        ),
+        # All masks are chosen by level 0.
+        ("level_03/ticket", True, {"level_03/ticket"}),
+    ],
+)
+def test_what_depends_on_a_broken_stage_has_failed(
+    tmp_path: Path, broken: str, one_shot: bool, failed: set[str]
+) -> None:
+    controls = ("reinitialized", "dense_continued")
+    plan = LotteryPlan(RewindPlan(0, 12), levels=4, controls=controls)
+    plan = plan._replace(one_shot=one_shot)
+    stages = {stage.name: stage for stage in plan_lib.stages(plan)}
+    one = stages[broken]
+    row = {"kind": "failed", "stage": one.name, "step": 2, "replicate": 1}
+    row |= {"level": one.level, "variant": one.variant}
+    metrics_log.append(tmp_path / "metrics.jsonl", [row])
+    found = {
+        name: records.failed_replicates(tiny.desk(tmp_path), plan, stage)
+        for name, stage in stages.items()
+    }
+    assert found == {name: [1] if name in failed else [] for name in stages}
+
+
+def test_all_stages_depend_on_the_pretraining(tmp_path: Path) -> None:
+    plan = LotteryPlan(RewindPlan(5, 12), levels=1, controls=("random_mask",))
+    row = {"kind": "failed", "stage": "pretraining", "step": 2, "replicate": 0}
+    row |= {"level": 0, "variant": "pretraining"}
+    metrics_log.append(tmp_path / "metrics.jsonl", [row])
+    for stage in plan_lib.stages(plan):
+        assert records.failed_replicates(tiny.desk(tmp_path), plan, stage) == [0]
+
+
+def test_batch_statistics_of_a_broken_replicate_allow_masks_by_a_score(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = {"model.name": "resnet_8", "model.width": 2, "lottery.levels": 1}
+    c = tiny.config(fields | {"lottery.score": "synflow"})
+    made = factory.make_experiment(c, factory.load_data(c), tmp_path)
+    row = {"kind": "failed", "stage": "level_00/ticket", "step": 2, "replicate": 0}
+    row |= {"level": 0, "variant": "ticket"}
+    metrics_log.append(tmp_path / "metrics.jsonl", [row])
+
+    def masks_of(first: float) -> Any:
+        """Those of level 1, where this is in the statistics of the first replicate."""
+        saved = SavedStates(made, tiny.desk(tmp_path), writes=False)
+        stats = jax.tree.map(lambda leaf: leaf.at[0].set(first), saved.init.batch_stats)
+        end = saved.init._replace(batch_stats=stats)
+        monkeypatch.setattr(SavedStates, "end_of", lambda self, stage: end)
+        return jax.tree.map(lambda leaf: leaf[1], level_masks(saved, 1))
+
+    tiny.check_equal(masks_of(np.nan), masks_of(0.5))

@@ -1,5 +1,6 @@
 """Files of masks."""
 
+import logging
 from pathlib import Path
 
 import jax
@@ -42,3 +43,23 @@ def test_leaves_of_a_ticket_may_have_any_name(tmp_path: Path) -> None:
     read = tickets.load(tmp_path / "a.npz", jax.tree.map(jnp.ones_like, held))
     for name, mask in held.items():
         np.testing.assert_array_equal(read[name], mask)
+
+
+@pytest.mark.parametrize(
+    ("level", "words"),
+    [(0, "the initial masks are chosen again"), (1, "the trained weights are pruned")],
+)
+def test_a_damaged_ticket_says_what_can_be_done(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, level: int, words: str
+) -> None:
+    path = tickets.path_of(tmp_path, level, 0)
+    path.parent.mkdir(parents=True)
+    path.write_text("no masks")
+    like = {"kernel": jnp.ones((2, 3), bool)}
+    with pytest.raises(
+        ValueError, match=rf"ticket {path}: expected .*; restore it, or"
+    ):
+        tickets.load(path, like)
+    with caplog.at_level(logging.WARNING):
+        assert tickets.load_level(tmp_path, level, like, replicates=1) is None
+    assert words in caplog.text

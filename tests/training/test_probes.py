@@ -129,10 +129,36 @@ def test_what_is_recorded_is_the_gradient_of_kept_states(
 
 
 def test_layers_add_up_to_the_whole(seen: tuple[Path, Any]) -> None:
-    for row in rows(seen[0], "gradient_norm"):
+    found = rows(seen[0], "gradient_norm")
+    assert found
+    for row in found:
         whole = sum(value**2 for value in row["layers"].values()) ** 0.5
         assert row["norm"] == pytest.approx(whole, rel=1e-5)
         assert row["layers"].keys() >= {"dense1/kernel", "dense1/bias"}
+
+
+def test_a_gradient_that_is_not_finite_is_recorded_as_null(tmp_path: Path) -> None:
+    """With the programs of the run that is measured."""
+    made = tiny.experiment(tmp_path, FIELDS)
+    initialize = made.task.initialize
+
+    def spoil(keys: Any) -> Any:
+        params, stats = initialize(keys)
+        head = jax.tree.map(lambda leaf: leaf.at[1].set(np.nan), params["head"])
+        return params | {"head": head}, stats
+
+    made = made._replace(task=made.task._replace(initialize=spoil))
+    go_on = tiny.with_loop(made, continue_on_nonfinite=True)
+    run_lib.run(go_on, tiny.desk(tmp_path / "on"))
+    found = rows(tmp_path / "on", "gradient_norm")
+    assert found
+    for row in found:
+        values = row["norm"], row["layers"]["head/kernel"], row["layers"]["head/bias"]
+        assert [value is None for value in values] == [row["replicate"] == 1] * 3
+    failed = rows(tmp_path / "on", "failed")
+    assert [row["replicate"] for row in failed] == [1]
+    with pytest.raises(preemption.NonFiniteLoss, match=r"replicates \[1\]"):
+        run_lib.run(made, tiny.desk(tmp_path / "stop"))
 
 
 def test_measuring_changes_nothing(tmp_path: Path, seen: tuple[Path, Any]) -> None:

@@ -192,9 +192,12 @@ def of_changes(reader: Reader) -> dict[str, Any]:
 
 
 def _effective(row: Any) -> float:
-    """Averages the norms of kernels; see `gradient_flow.effective_gradient_flow`."""
+    """Averages the norms of kernels; see `gradient_flow.effective_gradient_flow`.
+
+    NaN if one was not finite, which is recorded as null.
+    """
     norms = [norm for name, norm in row["layers"].items() if name.endswith("kernel")]
-    return float(np.mean(norms))
+    return float(np.mean(np.asarray(norms, float)))
 
 
 def of_interpolation(run_fns: RunFunctions, moment: str) -> dict[str, Any]:

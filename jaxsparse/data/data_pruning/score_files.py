@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,7 +34,8 @@ __all__ = (
 )
 
 
-LATER = ("replicates", "step", "weights")  # known only after scores are computed
+# Fields that may be known only after scores are computed.
+LATER = ("replicates", "step", "weights")
 
 
 class ScoreFile(NamedTuple):
@@ -48,15 +50,17 @@ class ScoreFile(NamedTuple):
     provenance: Provenance
 
 
-def check_free(path: Path, expected: Provenance) -> None:
+def check_free(
+    path: Path, expected: Provenance, *, later: Collection[str] = LATER
+) -> None:
     """Checks that scores can be saved to a file, before they are computed.
 
     Creates the folder of the file if it does not exist.
 
     Args:
       path: the score file to be written, ending in .npz.
-      expected: provenance of the scores to be computed. Its fields in `LATER` are not
-        yet known and are not compared.
+      expected: provenance of the scores to be computed.
+      later: fields of it that are not yet known and are not compared.
 
     Raises:
       ValueError: if `path` is a folder, a file of another kind, or a file of scores
@@ -67,7 +71,7 @@ def check_free(path: Path, expected: Provenance) -> None:
         raise ValueError(f"{path}: expected the name of a file to write, got a folder")
     if path.exists():
         _raise_if_different(
-            path, _differences(read(path).provenance, expected, ignored=LATER)
+            path, _differences(read(path).provenance, expected, ignored=later)
         )
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -222,7 +226,7 @@ def _check_same(path: Path, expected: ScoreFile) -> None:
 
 
 def _differences(
-    saved: Provenance, expected: Provenance, *, ignored: tuple[str, ...] = ()
+    saved: Provenance, expected: Provenance, *, ignored: Collection[str] = ()
 ) -> list[str]:
     """Describes the fields in which two provenances differ, except `ignored` ones."""
     now = expected.to_dict()
@@ -231,8 +235,8 @@ def _differences(
         for name, before in saved.to_dict().items()
         if before != now[name]
         and name not in ignored
-        # Older files lack the hash of images.
-        and not (name == "images" and not before)
+        # Older files lack the hashes of images and of weights.
+        and not (name in ("images", "weights") and not before)
     ]
 
 

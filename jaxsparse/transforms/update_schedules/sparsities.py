@@ -1,5 +1,6 @@
 """The sparsity after each mask update of gradual pruning."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -71,31 +72,36 @@ def gradual_sparsities(
     first, last = Fraction(str(initial)), Fraction(str(final))
     if not (isinstance(schedule, str) or callable(schedule)):
         return _read_table(schedule, steps, last)
-    result = []
-    for step in steps[:-1]:
-        progress = Fraction(
-            step - update_schedule.begin, update_schedule.end - update_schedule.begin
-        )
-        if schedule == "exponential":
-            kept = float(1 - first) ** float(1 - progress) * float(1 - last) ** float(
-                progress
-            )
-            # Floating-point rounding may step slightly outside the two end points.
-            low, high = min(first, last), max(first, last)
-            result.append(min(max(1 - Fraction(kept), low), high))
-        else:
-            completed = (
-                SPARSITY_SCHEDULES[schedule](progress)
-                if isinstance(schedule, str)
-                else None
-            )
-            completed = (
-                _read_schedule(schedule, float(progress))
-                if completed is None
-                else completed
-            )
-            result.append(first + (last - first) * completed)
-    return [*result, last]
+    sparsity_at = _make_course(schedule, first, last)
+    begin, length = update_schedule.begin, update_schedule.end - update_schedule.begin
+    return [*(sparsity_at(Fraction(s - begin, length)) for s in steps[:-1]), last]
+
+
+def _make_course(
+    schedule: str | Callable[[float], float], first: Fraction, last: Fraction
+) -> Callable[[Fraction], Fraction]:
+    """Returns the sparsity as a function of the progress.
+
+    Args:
+      schedule: name of a schedule, or a function of the progress.
+      first: sparsity before the first mask update.
+      last: sparsity after the last mask update.
+    """
+    if schedule == "exponential":
+        return functools.partial(_exponential, first, last)
+    if isinstance(schedule, str):
+        completed = SPARSITY_SCHEDULES[schedule]
+    else:
+        completed = functools.partial(_read_schedule, schedule)
+    return lambda progress: first + (last - first) * completed(progress)
+
+
+def _exponential(first: Fraction, last: Fraction, progress: Fraction) -> Fraction:
+    """Removes the same fraction of the remaining weights in equal times."""
+    kept = float(1 - first) ** float(1 - progress) * float(1 - last) ** float(progress)
+    # Floating-point rounding may step slightly outside the two end points.
+    low, high = min(first, last), max(first, last)
+    return min(max(1 - Fraction(kept), low), high)
 
 
 def check_sparsity_schedule(name: str, value: Any) -> None:
@@ -118,7 +124,7 @@ def check_sparsity_schedule(name: str, value: Any) -> None:
         )
 
 
-def _read_schedule(schedule: Callable[[float], float], progress: float) -> Fraction:
+def _read_schedule(schedule: Callable[[float], float], progress: Fraction) -> Fraction:
     """Evaluates a schedule function and checks its value.
 
     Args:
@@ -131,11 +137,11 @@ def _read_schedule(schedule: Callable[[float], float], progress: float) -> Fract
     Raises:
       ValueError: if the value is not finite.
     """
-    completed = float(schedule(progress))
+    completed = float(schedule(float(progress)))
     if not math.isfinite(completed):
         raise ValueError(
             f"schedule: expected a function with finite values, got {completed} at "
-            f"progress {progress}"
+            f"progress {float(progress)}"
         )
     return Fraction(completed)
 
