@@ -239,7 +239,7 @@ def chts(
         inner,
         init_masks_lib.stored(init_masks, layers),
         update_masks=update_masks,
-        update_at=lambda step: update_schedules.should_update(update_schedule, step),
+        update_at=update_schedules.due(update_schedule),
         init_memory=lambda params, masks: grow.EverActive(),
         skip_update=updates.skip_update,
         key=init_masks_lib.first_key(key),

@@ -146,7 +146,7 @@ def gem_miner(
         reparameterize(inner, maps),
         init_masks.stored(dense, layers),
         update_masks=update_masks,
-        update_at=lambda step: update_schedules.should_update(schedule, step),
+        update_at=update_schedules.due(schedule),
     )
 
 
