@@ -144,6 +144,18 @@ def map_with_names(fn: Callable[..., Any], tree: Any, *trees: Any) -> Any:
     )
 
 
+def fill(tree: Any, other: Any) -> Any:
+    """Replaces every None of a tree by what another tree has there.
+
+    Args:
+      tree: any pytree.
+      other: tree with the nesting of `tree`.
+    """
+    return jax.tree.map(
+        lambda a, b: b if a is None else a, tree, other, is_leaf=lambda a: a is None
+    )
+
+
 def match_structure(
     tree: Any,
     template: Any,

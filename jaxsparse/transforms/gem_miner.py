@@ -130,13 +130,7 @@ def gem_miner(
     ) -> MaskUpdate:
         del grads, unused
         # Dense layers have no scores, and nothing is removed from them.
-        scores = jax.tree.map(
-            lambda mask, score, weight: weight if score is None else score,
-            masks,
-            inner_state.trained["scores"],
-            params,
-            is_leaf=lambda leaf: leaf is None,
-        )
+        scores = tree.fill(inner_state.trained["scores"], params)
         index = update_schedules.update_index(schedule, step)
         kept = mask_fn(masks, scores, table, index)
         return MaskUpdate(kept, finite=select.all_finite(scores, masks))
