@@ -305,7 +305,7 @@ def check_globs(
     for glob in globs if known is not None else ():
         if not any(fnmatchcase(name, glob) for name in known):
             raise ValueError(
-                f"{field}: expected patterns that match a prunable leaf, got {glob!r}, "
+                f"{field}: expected patterns that match a leaf, got {glob!r}, "
                 f"which matches none of {list(known)}"
             )
 

@@ -86,9 +86,7 @@ def test_dense_layers_stay_whole_and_count():
         ValueError, match="at most 80 weights, which sparsity 0.9 keeps, got 200"
     ):
         prune.prune(weights, 0.9, layers=prune.LayerOptions(dense=("b/*",)))
-    with pytest.raises(
-        ValueError, match="expected patterns that match a prunable leaf"
-    ):
+    with pytest.raises(ValueError, match="expected patterns that match a leaf"):
         prune.prune(weights, 0.9, layers=prune.LayerOptions(dense=("head",)))
 
 
@@ -306,7 +304,7 @@ def test_all_iterations_are_one_trace():
         ({"distribution": "globl"}, "did you mean global"),
         ({"sparsity": 1.0}, "sparsity: expected .*got 1.0"),
         ({"sparsity": -0.5}, "sparsity: expected .*got -0.5"),
-        ({"dense": ("x",)}, "expected patterns that match a prunable leaf"),
+        ({"dense": ("x",)}, "expected patterns that match a leaf"),
     ],
 )
 def test_arguments_out_of_range(fields: dict, message: str):
