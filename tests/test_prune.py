@@ -9,22 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import flat_options
+from helpers.two_layers import params
 
 from jaxsparse import distributions, masks, prune, scores, select
 from jaxsparse.types import Masks, Params, Scores
 
 pytestmark = pytest.mark.keys_used_once
-
-
-def params() -> dict[str, Any]:
-    draw = np.random.default_rng(0)
-    return {
-        name: {
-            "kernel": jnp.asarray(draw.normal(size=shape).astype(np.float32)),
-            "bias": jnp.asarray(np.ones(shape[1], np.float32)),
-        }
-        for name, shape in {"a": (30, 20), "b": (20, 10)}.items()
-    }
 
 
 @pytest.mark.parametrize(
