@@ -120,6 +120,29 @@ def folder_of_runs(flag: flags.FlagHolder[str | None], default: Path | None) -> 
     return folder
 
 
+def run_folder(words: Sequence[str], field: str = "folder of a run") -> Path:
+    """Returns the run directory that a command line names.
+
+    Args:
+      words: the arguments that are not flags, or the value of one flag.
+      field: what the path is, for the message.
+
+    Raises:
+      ValueError: if there is not one word, or it is no run directory.
+    """
+    if len(words) != 1:
+        raise ValueError(
+            f"expected one run directory, got {len(words)}; give the folder of a run"
+        )
+    folder = config.to_path(field, words[0])
+    if not (folder / "config.json").exists():
+        raise ValueError(
+            f"{field}: expected a run directory of experiments/train.py, got {folder}, "
+            "which has no config.json; give the folder of a run"
+        )
+    return folder
+
+
 def folder_of_data(flag: flags.FlagHolder[str]) -> str:
     """Returns the folder that `--data_dir` names; "" if the flag is not given.
 

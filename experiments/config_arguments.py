@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "configs"
 _FLAG = re.compile(r"--?config(?:\.(?P<field>[\w.]+))?(?:=(?P<value>.*))?", re.DOTALL)
 TYPES = {int: "a whole number", float: "a number"}
+TRUE = ("true", "t", "1")
 _FALSE = "no"  # prefix of a boolean flag that is false
 
 
@@ -106,7 +107,7 @@ def check_value(name: str, text: str, like: ConfigDict) -> None:
     if text == "None" and optional:
         return
     if kind is bool:
-        valid = text.lower() in ("true", "t", "1", "false", "f", "0")
+        valid = text.lower() in (*TRUE, "false", "f", "0")
         expected = "true or false"
     elif kind in TYPES:
         valid, expected = _can_parse(kind, text), TYPES[kind]

@@ -35,7 +35,7 @@ from absl import flags  # noqa: E402
 from absl import logging as absl_logging  # noqa: E402
 
 from experiments import command_line  # noqa: E402
-from jaxsparse import config, extras  # noqa: E402
+from jaxsparse import extras  # noqa: E402
 
 # Endings of the file, and packages that are needed, by format.
 FORMATS = {
@@ -95,10 +95,6 @@ def main(argv: Sequence[str]) -> int:
 
 def _paths(words: Sequence[str]) -> tuple[Path, Path]:
     """Reads the command line: the run directory, and the file to write."""
-    if len(words) != 1:
-        raise ValueError(
-            f"expected one run directory, got {len(words)}; give the folder of a run"
-        )
     for flag in (_FORMAT, _OUT):
         if not flag.value:
             raise ValueError(f"--{flag.name}: missing; see --help")
@@ -113,13 +109,7 @@ def _paths(words: Sequence[str]) -> tuple[Path, Path]:
             "--masks: expected only with --format=torch, got --format="
             f"{_FORMAT.value}; remove it"
         )
-    folder = config.to_path("folder of a run", words[0])
-    if not (folder / "config.json").exists():
-        raise ValueError(
-            f"{folder}: expected a run directory of experiments/train.py, got a path "
-            "without config.json"
-        )
-    return folder, out
+    return command_line.run_folder(words), out
 
 
 def _check_packages(out: Path) -> None:

@@ -28,7 +28,6 @@ from absl import flags  # noqa: E402
 from absl import logging as absl_logging  # noqa: E402
 
 from experiments import command_line  # noqa: E402
-from jaxsparse import config  # noqa: E402
 
 _DATA_DIR = command_line.data_dir()
 _METHODS = flags.DEFINE_list(
@@ -92,23 +91,13 @@ def main(argv: Sequence[str]) -> None:
 
 def _arguments(words: Sequence[str]) -> tuple[Path, list[float]]:
     """Reads the command line: the run directory, and the sparsities."""
-    if len(words) != 1:
-        raise ValueError(
-            f"expected one run directory, got {len(words)}; give the folder of a run"
-        )
     known = _METHODS.default
     if not _METHODS.value or not set(_METHODS.value) <= set(known):
         raise ValueError(f"--methods: expected some of {known}, got {_METHODS.value}")
     sparsities = command_line.numbers(
         _SPARSITIES, float, lambda s: 0 <= s < 1, "numbers from 0 on and below 1"
     )
-    folder = config.to_path("folder of a run", words[0])
-    if not (folder / "config.json").exists():
-        raise ValueError(
-            f"{folder}: expected a run directory of experiments/train.py, got a path "
-            "without config.json"
-        )
-    return folder, sparsities
+    return command_line.run_folder(words), sparsities
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ def main(argv: Sequence[str]) -> int:
     absl_logging.set_verbosity(absl_logging.WARNING)
     try:
         _check_flags()
-        folder = _find_run()
+        folder = command_line.run_folder([_RUN.value], "--run").absolute()
         by_class = _check_by_class() if _BY_CLASS.value else None
         out = command_line.path(_OUT)
         data_dir = command_line.folder_of_data(_DATA_DIR)
@@ -152,17 +152,6 @@ def _check_flags() -> None:
             "--copies: missing; give a stage, such as level_00/children_000000400, "
             "of a run with config.instability.copies"
         )
-
-
-def _find_run() -> Path:
-    """Returns the run directory, after checking that it is one."""
-    folder = command_line.path(_RUN)
-    if not (folder / "config.json").exists():
-        raise ValueError(
-            f"--run: expected a run directory of experiments/train.py, got {folder}, "
-            "which has no config.json"
-        )
-    return folder
 
 
 def _check_by_class() -> Path:

@@ -9,6 +9,12 @@ from jaxsparse import arguments, distributions, fan_axes, masks, select, tree
 Prunable = Callable[[str, Any], bool] | tuple[str, ...]
 Distribution = str | distributions.Distribute
 
+# Values of `unused` in `resolve`: for functions that choose the units themselves, that
+# also choose how many weights each layer has, and that only ask for leaves.
+OWN_UNITS = ("structure", "min_layer_density", "pack_masks")
+OWN_COUNTS = ("distribution", *OWN_UNITS)
+ALL_BUT_LEAVES = ("axes", *OWN_COUNTS)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LayerOptions:
@@ -88,6 +94,7 @@ def resolve(
     function: str,
     distribution: Distribution | None,
     unused: tuple[str, ...] = (),
+    by_layer: bool = False,
 ) -> LayerOptions:
     """Completes the options that a function was called with.
 
@@ -96,12 +103,14 @@ def resolve(
       function: name of the function, for error messages.
       distribution: its own distribution, for options without one.
       unused: names of the options that it does not use.
+      by_layer: whether the distribution must set the count of each layer.
 
     Returns:
       The options, with a distribution.
 
     Raises:
-      ValueError: if an option that is not used differs from its default.
+      ValueError: if an option that is not used differs from its default, or the
+        distribution is "global" with `by_layer`.
       TypeError: if `layers` is not a `LayerOptions`.
     """
     arguments.optional(arguments.instance(LayerOptions))("layers", layers)
@@ -113,6 +122,11 @@ def resolve(
                 f"{field.name}: expected {field.default!r} with {function}, which does "
                 f"not use it, got {value!r}"
             )
+    if by_layer and layers.distribution == "global":
+        raise ValueError(
+            "distribution: expected one that sets the count of each layer with "
+            f"{function}, got 'global'; choose 'uniform' or another"
+        )
     if layers.distribution is None:
         return dataclasses.replace(layers, distribution=distribution)
     return layers

@@ -144,6 +144,18 @@ def map_with_names(fn: Callable[..., Any], tree: Any, *trees: Any) -> Any:
     )
 
 
+def fill(tree: Any, other: Any) -> Any:
+    """Replaces every None of a tree by what another tree has there.
+
+    Args:
+      tree: any pytree.
+      other: tree with the nesting of `tree`.
+    """
+    return jax.tree.map(
+        lambda a, b: b if a is None else a, tree, other, is_leaf=lambda a: a is None
+    )
+
+
 def match_structure(
     tree: Any,
     template: Any,
@@ -293,8 +305,8 @@ def check_globs(
     for glob in globs if known is not None else ():
         if not any(fnmatchcase(name, glob) for name in known):
             raise ValueError(
-                f"{field}: expected patterns that match a prunable leaf, got {glob!r}, "
-                f"which matches none of {list(known)}; correct or remove it"
+                f"{field}: expected patterns that match a leaf, got {glob!r}, "
+                f"which matches none of {list(known)}; correct it"
             )
 
 

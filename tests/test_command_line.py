@@ -98,9 +98,9 @@ MISTAKES = [
     ([SCORE, "--run=/nowhere", *EL2N], "--run: expected a run directory of experimen"),
     ([SCORE, "--run=x", *EL2N, "--batch_norm=btch"], "--batch_norm: unknown 'btch'; d"),
     ([SCORE, "--run=x", *EL2N, "--until=1ep"], "--until: expected one of ['--checkpoi"),
-    ([EXPORT], "expected one run directory, got 0"),
+    ([EXPORT, *ONNX], "expected one run directory, got 0"),
     ([ONE_SHOT], "expected one run directory, got 0"),
-    ([ONE_SHOT, "/nowhere"], "/nowhere: expected a run directory of experiments/"),
+    ([ONE_SHOT, "/nowhere"], "folder of a run: expected a run directory of exper"),
     ([ONE_SHOT, "x", "--methods=alps,wnda"], "--methods: expected some of ['magnitude"),
     ([ONE_SHOT, "x", "--methods="], "--methods: expected some of ['magnitude"),
     ([ONE_SHOT, "x", "--sparsities="], "--sparsities: expected numbers from 0 on"),
@@ -121,7 +121,7 @@ MISTAKES = [
     ([INFERENCE, "--batches=1,0"], "--batches: expected whole numbers of 1 or more, "),
     ([INFERENCE, "--batches="], "--batches: expected whole numbers of 1 or more, got "),
     ([COMPACTION, *PAGE_ONLY], "--page_only: no file /nowhere/x.csv; call without"),
-    ([EXPORT, "/nowhere", *ONNX], "/nowhere: expected a run directory of experiments/"),
+    ([EXPORT, "/nowhere", *ONNX], "folder of a run: expected a run directory of exper"),
 ]
 
 

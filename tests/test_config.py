@@ -250,8 +250,7 @@ WRONG_BUILDS = [
     ),
     (
         {"lottery.scope": "layer", "lottery.layer_fractions": (("fc", 0.1),)},
-        "lottery.layer_fractions: expected patterns that match a prunable leaf, got "
-        "'fc'",
+        "lottery.layer_fractions: expected patterns that match a leaf, got 'fc'",
     ),
 ]
 

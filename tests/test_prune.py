@@ -9,22 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import flat_options
+from helpers.two_layers import params
 
 from jaxsparse import distributions, masks, prune, scores, select
 from jaxsparse.types import Masks, Params, Scores
 
 pytestmark = pytest.mark.keys_used_once
-
-
-def params() -> dict[str, Any]:
-    draw = np.random.default_rng(0)
-    return {
-        name: {
-            "kernel": jnp.asarray(draw.normal(size=shape).astype(np.float32)),
-            "bias": jnp.asarray(np.ones(shape[1], np.float32)),
-        }
-        for name, shape in {"a": (30, 20), "b": (20, 10)}.items()
-    }
 
 
 @pytest.mark.parametrize(
@@ -86,9 +76,7 @@ def test_dense_layers_stay_whole_and_count():
         ValueError, match="at most 80 weights, which sparsity 0.9 keeps, got 200"
     ):
         prune.prune(weights, 0.9, layers=prune.LayerOptions(dense=("b/*",)))
-    with pytest.raises(
-        ValueError, match="expected patterns that match a prunable leaf"
-    ):
+    with pytest.raises(ValueError, match="expected patterns that match a leaf"):
         prune.prune(weights, 0.9, layers=prune.LayerOptions(dense=("head",)))
 
 
@@ -306,7 +294,7 @@ def test_all_iterations_are_one_trace():
         ({"distribution": "globl"}, "did you mean global"),
         ({"sparsity": 1.0}, "sparsity: expected .*got 1.0"),
         ({"sparsity": -0.5}, "sparsity: expected .*got -0.5"),
-        ({"dense": ("x",)}, "expected patterns that match a prunable leaf"),
+        ({"dense": ("x",)}, "expected patterns that match a leaf"),
     ],
 )
 def test_arguments_out_of_range(fields: dict, message: str):

@@ -8,20 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import flat_options
+from helpers.two_layers import params
 
 from jaxsparse import masks, prune, scores, select
 from jaxsparse.types import Masks, Params, Scores
-
-
-def params() -> dict[str, Any]:
-    draw = np.random.default_rng(0)
-    return {
-        name: {
-            "kernel": jnp.asarray(draw.normal(size=shape).astype(np.float32)),
-            "bias": jnp.asarray(np.ones(shape[1], np.float32)),
-        }
-        for name, shape in {"a": (30, 20), "b": (20, 10)}.items()
-    }
 
 
 @pytest.mark.parametrize("regrow", [False, True])

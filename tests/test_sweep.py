@@ -168,7 +168,7 @@ def test_a_replicate_is_the_same_in_whatever_run() -> None:
         ({"fixed": ("sparse.sparsty=0.5",)}, "did you mean sparse.sparsity"),
         (
             {"varied": ("sparse.sparsity=0.8,x",)},
-            "sparsity: expected a number, got 'x'",
+            "sparsity: expected a number like .*, got 'x'",
         ),
         ({"varied": ("sparse.sparsity=0.8,1.5",)}, "sparsity_1.5: config.sparse"),
         (

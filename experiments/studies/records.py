@@ -85,9 +85,7 @@ def load(path: Path) -> Record | None:
     """
     try:
         record = Record(**json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError):
+    except (FileNotFoundError, ValueError, TypeError):
         return None
     return record._replace(measured=_with_nan(record.measured))
 

@@ -178,6 +178,7 @@ def _parse_fields(recipe: str, fields: dict[str, str]) -> dict[str, Any]:
     c = read(Run("", recipe, {}))
     for name in fields:
         config_arguments.check_field(name)
+        config_arguments.check_value(name, fields[name], c)
     return {name: _parse(c, value, name) for name, value in fields.items()}
 
 
@@ -186,18 +187,9 @@ def _parse(like: ConfigDict, value: str, name: str) -> Any:
     if value == "None" and optional:
         return None
     if kind is bool:
-        if value not in ("true", "false"):
-            raise ValueError(f"config.{name}: expected true or false, got {value!r}")
-        return value == "true"
-    if kind is str:
-        return value
-    if kind in config_arguments.TYPES:
-        try:
-            return kind(value)
-        except ValueError as error:
-            raise ValueError(
-                f"config.{name}: expected {config_arguments.TYPES[kind]}, got {value!r}"
-            ) from error
+        return value.lower() in config_arguments.TRUE
+    if kind is str or kind in config_arguments.TYPES:
+        return kind(value)
     raise ValueError(
         f"config.{name}: expected a field that is a number, a text, or true or false, "
         f"got one of type {kind.__name__}; set it in a recipe"

@@ -206,23 +206,13 @@ def masked(params: Any, masks: Masks, prefix: str = "") -> Any:
     Raises:
       ValueError: if masks are not boolean or fit no leaf.
     """
-    masks_lib.check_boolean(masks, remedy="make masks with `masks.ones`")
-    known = {prefix + name: mask for name, mask in tree.named_leaves(masks).items()}
-    leaves = tree.named_leaves(params)
-    for name, mask in known.items():
-        shape = np.shape(leaves[name]) if name in leaves else None
-        if shape != np.shape(mask):
-            raise ValueError(
-                f"masks: {name}: expected {f'shape {shape}' if name in leaves else ''}"
-                f"{'' if name in leaves else 'a leaf of params'}, got a mask of shape "
-                f"{np.shape(mask)}; pass masks of the same network"
-            )
+    known = masks_lib.by_name(masks, params, prefix)
 
     def mask(name: str, leaf: Any) -> Any:
         if name not in known:
             return leaf
         # numpy has nothing to compile. A select, so that no NaN outside survives.
-        value = np.where(np.asarray(known[name]), leaf, np.zeros((), leaf.dtype))
+        value = np.where(known[name], leaf, np.zeros((), leaf.dtype))
         return value if isinstance(leaf, np.ndarray) else jnp.asarray(value)
 
     return tree.map_with_names(mask, params)

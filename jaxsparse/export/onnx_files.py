@@ -17,8 +17,8 @@ import numpy as np
 from jax import export as jax_export
 
 from jaxsparse import arguments, extras, metrics_log, rng, tree
-from jaxsparse.compaction import checks
-from jaxsparse.export import onnx_rules, safetensors_files
+from jaxsparse.compaction import checks, compacted
+from jaxsparse.export import onnx_rules
 from jaxsparse.export.onnx_graph import (
     IR_VERSION,
     OPSET,
@@ -101,7 +101,7 @@ def onnx(
     _check_inputs(inputs, dynamic_batch=dynamic_batch)
     params, inputs = jax.tree.map(_canonical, (params, inputs))
     if masks is not None:
-        params = _masked(params, masks)
+        params = compacted.masked(params, masks)
     model = _convert(apply, params, inputs, dynamic_batch=dynamic_batch)
     content = model.SerializeToString()
     for batch in (None, 3) if dynamic_batch else (None,):
@@ -144,19 +144,6 @@ def _canonical(leaf: Any) -> Any:
             leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype)
         )
     return jnp.asarray(leaf)
-
-
-def _masked(params: Any, masks: Masks) -> Any:
-    """Sets weights outside the masks to zero."""
-    found = safetensors_files.fit_masks(masks, params)
-    return tree.map_with_names(
-        lambda name, leaf: (
-            jnp.where(found[name], leaf, jnp.zeros((), leaf.dtype))
-            if name in found
-            else leaf
-        ),
-        params,
-    )
 
 
 def _convert(

@@ -84,32 +84,6 @@ def _stored_shape(leaf: Any) -> tuple[int, ...]:
     return tuple(bits.shape)
 
 
-def fit_masks(masks: Masks, params: Any) -> dict[str, np.ndarray]:
-    """Returns the masks by the names of their leaves in a tree.
-
-    Args:
-      masks: concrete boolean masks; leaves without a mask are None or missing.
-      params: tree whose leaves the masks belong to.
-
-    Raises:
-      ValueError: if a mask is not boolean, or fits no leaf of numbers; the message
-        names it.
-    """
-    masks_lib.check_boolean(masks, remedy="make masks with `masks.ones`")
-    leaves = {
-        n: leaf for n, leaf in tree.named_leaves(params).items() if not rng.is_key(leaf)
-    }
-    found = {name: np.asarray(mask) for name, mask in tree.named_leaves(masks).items()}
-    for name, mask in found.items():
-        shape = leaves[name].shape if name in leaves else "no such leaf"
-        if mask.shape != shape:
-            raise ValueError(
-                f"masks: {name}: expected the name and shape of a leaf of params, "
-                f"{shape}, got {mask.shape}; pass masks with the nesting of params"
-            )
-    return found
-
-
 @arguments.check(
     path=arguments.path,
     params=arguments.weights,
@@ -156,7 +130,7 @@ def safetensors(
     require()
     from safetensors import numpy as files  # an optional package
 
-    found = {} if masks is None else fit_masks(masks, params)
+    found = {} if masks is None else masks_lib.by_name(masks, params)
     tensors: dict[str, np.ndarray] = {}
     for name, leaf in tree.named_leaves(params).items():
         if ":" in name:

@@ -45,7 +45,7 @@ def _channels(model: nn.Module, shapes: dict[str, Any], channels: int | None) ->
         return shapes[f"params/conv{last}/kernel"].shape[-1]
     if not isinstance(model, models.LeNet300100):
         return 0
-    inputs = next(iter(_first_dense(model, shapes))).shape[0]
+    inputs = shapes[_first_dense(model)].shape[0]
     if channels is None or inputs % channels:
         raise ValueError(
             "channels: expected the number of channels of the images for a network "
@@ -55,10 +55,10 @@ def _channels(model: nn.Module, shapes: dict[str, Any], channels: int | None) ->
     return channels
 
 
-def _first_dense(model: nn.Module, shapes: dict[str, Any]) -> list[Any]:
-    """Lists the kernel of the first dense layer of a network without convolutions."""
-    name = "dense1" if model.features else torch_names.HEAD
-    return [shapes[f"params/{name}/kernel"]]
+def _first_dense(model: nn.Module) -> str:
+    """Returns the name of the kernel of the first dense layer of a network."""
+    name = "dense1" if getattr(model, "features", ()) else torch_names.HEAD
+    return f"params/{name}/kernel"
 
 
 def entries(
@@ -77,7 +77,7 @@ def entries(
     shapes = tree.named_leaves(variables)
     rename = torch_names.renamer(model)
     flat = _channels(model, shapes, channels)
-    after = "dense1" if getattr(model, "features", ()) else torch_names.HEAD
+    first = _first_dense(model)
     found: dict[str, list[str]] = {}
     for name in shapes:
         layer, _, end = name.partition("/")[2].rpartition("/")
@@ -93,7 +93,7 @@ def entries(
 
     def entry(key: str, leaves: list[str]) -> Entry:
         order = sorted(leaves, key=_order)
-        is_first = flat and leaves[0] == f"params/{after}/kernel"
+        is_first = flat and leaves[0] == first
         return Entry(key, tuple(order), flat if is_first else 0)
 
     return [entry(key, leaves) for key, leaves in found.items()]

@@ -14,7 +14,7 @@ from flax import linen as nn
 
 from jaxsparse import arguments, extras, tree
 from jaxsparse import masks as masks_lib
-from jaxsparse.export import safetensors_files, torch_layout
+from jaxsparse.export import torch_layout
 from jaxsparse.types import Masks
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def torch_arrays(
     """
     found = {}
     if masks is not None:
-        found = safetensors_files.fit_masks({"params": masks}, variables)
+        found = masks_lib.by_name({"params": masks}, variables)
     entries = torch_layout.entries(model, variables, channels=channels)
     leaves = {name: np.asarray(v) for name, v in tree.named_leaves(variables).items()}
     result: dict[str, np.ndarray] = {}

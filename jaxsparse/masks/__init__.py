@@ -19,7 +19,7 @@ from jaxsparse.masks.counts import (
     sparsity,
 )
 from jaxsparse.masks.leaves import KERNEL_NAMES, glob_filter, is_kernel, ones
-from jaxsparse.masks.mapping import apply, check_boolean, tree_map
+from jaxsparse.masks.mapping import apply, by_name, check_boolean, tree_map
 from jaxsparse.masks.packing import pack, unpack
 from jaxsparse.tree import check_globs, matches, names
 
@@ -27,6 +27,7 @@ __all__ = (
     "KERNEL_NAMES",
     "LayerCount",
     "apply",
+    "by_name",
     "check_boolean",
     "check_globs",
     "glob_filter",

@@ -5,8 +5,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxsparse import arguments, tree
+from jaxsparse import arguments, rng, tree
 from jaxsparse.types import Masks, Params
 
 
@@ -83,6 +84,41 @@ def apply(masks: Masks, params: Params) -> Params:
         params,
         is_leaf=tree.is_absent,
     )
+
+
+def by_name(masks: Masks, params: Any, prefix: str = "") -> dict[str, np.ndarray]:
+    """Returns the masks by the names of their leaves in a tree.
+
+    Args:
+      masks: concrete boolean masks; leaves without a mask are None or missing.
+      params: tree whose leaves the masks belong to.
+      prefix: what precedes the names of `masks` in `params`.
+
+    Raises:
+      ValueError: if a mask is not boolean, or fits no leaf of numbers; the message
+        names it.
+
+    Examples:
+      >>> by_name({"w": jnp.array([True])}, {"a": {"w": jnp.ones(1)}}, prefix="a/")
+      {'a/w': array([ True])}
+    """
+    check_boolean(masks, remedy="make masks with `masks.ones`")
+    leaves = {
+        n: leaf for n, leaf in tree.named_leaves(params).items() if not rng.is_key(leaf)
+    }
+    found = {
+        prefix + name: np.asarray(mask)
+        for name, mask in tree.named_leaves(masks).items()
+    }
+    for name, mask in found.items():
+        shape = np.shape(leaves[name]) if name in leaves else "no such leaf"
+        if mask.shape != shape:
+            raise ValueError(
+                f"masks: {name}: expected the name and shape of a leaf of params, "
+                f"{shape}, got {mask.shape}; pass masks of the same network, with the "
+                "nesting of params"
+            )
+    return found
 
 
 def check_boolean(masks: Masks, *, remedy: str) -> None:

@@ -154,13 +154,7 @@ def restricted(loss: Loss, params: Params) -> Loss:
     """
 
     def inner(weights: Params, batch: Any) -> Float[Array, ""]:
-        merged = jax.tree.map(
-            lambda weight, leaf: leaf if weight is None else weight,
-            weights,
-            params,
-            is_leaf=lambda leaf: leaf is None,
-        )
-        return loss(merged, batch)
+        return loss(tree.fill(weights, params), batch)
 
     return inner
 

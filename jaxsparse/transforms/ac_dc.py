@@ -100,5 +100,5 @@ def ac_dc(
         inner,
         init_masks_lib.stored(init_masks, layers),
         update_masks=update_masks,
-        update_at=lambda step: update_schedules.should_update(update_schedule, step),
+        update_at=update_schedules.due(update_schedule),
     )

@@ -203,12 +203,7 @@ def chts(
         pruned = masks
         if decays:
             index = update_schedules.update_index(update_schedule, step)
-            merged = jax.tree.map(
-                lambda score, leaf: leaf if score is None else score,
-                *(importance, params),
-                is_leaf=lambda leaf: leaf is None,
-            )
-            pruned = prune_to(masks, merged, table, index)
+            pruned = prune_to(masks, tree.fill(importance, params), table, index)
         ratio = grow.fraction_at(drops, update_schedule, step)
         num_drop = grow.zero_counts(grow.part(pruned, ratio), layers.dense)
         progress = jnp.minimum(step / max(end_step, 1), 1.0)
@@ -239,7 +234,7 @@ def chts(
         inner,
         init_masks_lib.stored(init_masks, layers),
         update_masks=update_masks,
-        update_at=lambda step: update_schedules.should_update(update_schedule, step),
+        update_at=update_schedules.due(update_schedule),
         init_memory=lambda params, masks: grow.EverActive(),
         skip_update=updates.skip_update,
         key=init_masks_lib.first_key(key),

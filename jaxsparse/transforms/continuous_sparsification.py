@@ -75,10 +75,7 @@ def continuous_sparsification(
         layers,
         function="continuous_sparsification",
         distribution=None,
-        unused=(
-            *("distribution", "structure", "min_layer_density", "pack_masks"),
-            "axes",
-        ),
+        unused=layer_options.ALL_BUT_LEAVES,
     )
     scale = 1 / jax.nn.sigmoid(jnp.float32(mask_logit))
 

@@ -21,7 +21,6 @@ which is not reset. The step is about (1 - b1) / sqrt(1 - b2) times the learning
 which is 3 times with the usual constants, whatever the gradient.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -37,7 +36,7 @@ from jaxsparse.transforms.fitting import is_placeholder
 from jaxsparse.transforms.options import DropGrowOptions
 from jaxsparse.transforms.protocols import InitMasks, MaskUpdate
 from jaxsparse.transforms.sparsify import sparsify
-from jaxsparse.types import Counts, Grads, Masks, Params, Scores
+from jaxsparse.types import Counts, Grads, Masks, Params
 
 
 class SoftBoundState(NamedTuple):
@@ -118,7 +117,7 @@ def drop_and_grow(
     spec: MaskUpdateSpec,
     *,
     keep: drop.Keep,
-    grow_score: Callable[[Masks, Grads, Key[Array, ""] | None], Scores],
+    grow_score: grow.Growth,
     init_masks: InitMasks,
     soft_bound: bool = False,
     key: Key[Array, ""] | None,
@@ -130,13 +129,13 @@ def drop_and_grow(
       spec: when and how masks are updated.
       keep: chooses the surviving weights; from `drop.make_keep` or
         `drop.make_keep_by_sign`.
-      grow_score: called as `grow_score(masks, grads, key)`; in each layer, the inactive
-        weights of highest score are grown. Its key is None if `key` is.
+      grow_score: called as `grow_score(masks, grads, key, step)`; in each layer, the
+        inactive weights of highest score are grown.
       init_masks: makes the initial masks from the parameters.
       soft_bound: whether to grow before dropping, as in MEST: weights grown at one mask
         update are above the target count until the next one drops as many. The update
         at `spec.update_schedule.end` grows none.
-      key: typed random key for `grow_score`; the step is folded in. None for growth
+      key: typed random key for `grow_score`, which folds in the step. None for growth
         scores that draw nothing.
 
     Returns:
@@ -201,9 +200,7 @@ def drop_and_grow(
             grow_counts = jax.tree.map(
                 lambda count: jnp.where(last, 0, count), grow_counts
             )
-        growth_scores = grow_score(
-            masks, grads, None if key is None else jax.random.fold_in(key, step)
-        )
+        growth_scores = grow_score(masks, grads, key, step)
         new = grow.grow(
             masks,
             kept,
@@ -227,9 +224,7 @@ def drop_and_grow(
         inner,
         init_masks_lib.stored(init_masks, layers),
         update_masks=update_masks,
-        update_at=lambda step: update_schedules.should_update(
-            spec.update_schedule, step
-        ),
+        update_at=update_schedules.due(spec.update_schedule),
         init_memory=init_memory,
         skip_update=updates.skip_update,
         key=key,

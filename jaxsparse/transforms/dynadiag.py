@@ -101,13 +101,9 @@ def dynadiag(
         layers,
         function="dynadiag",
         distribution="uniform",
-        unused=("structure", "min_layer_density", "pack_masks"),
+        unused=layer_options.OWN_UNITS,
+        by_layer=True,
     )
-    if layers.distribution == "global":
-        raise ValueError(
-            "distribution: expected one that sets the count of each layer with "
-            "dynadiag, got 'global'; choose 'uniform' or another"
-        )
     layers = dataclasses.replace(layers, structure=select.diagonals())
 
     def factors(importance: Array, step: Step, keep: int) -> Float[Array, "stack d"]:

@@ -184,9 +184,7 @@ def east(
             scores.magnitude(params, masks), keep_counts, candidates=masks
         )
         grow_counts = grow.subtract(wanted, keep_counts)
-        growth_scores = grow_score(
-            masks, grads, None if key is None else jax.random.fold_in(key, step)
-        )
+        growth_scores = grow_score(masks, grads, key, step)
         new = grow.grow(masks, kept, grow_counts, growth_scores)
         finite = grow.finite_where_grown(growth_scores, kept, grow_counts)
         return grow.mask_update(
@@ -202,7 +200,7 @@ def east(
             init_masks_lib.random(sparsity=sparsity, layers=layers, key=key), layers
         ),
         update_masks=update_masks,
-        update_at=lambda step: update_schedules.should_update(schedule, step),
+        update_at=update_schedules.due(schedule),
         init_memory=lambda params, masks: grow.EverActive(),
         skip_update=updates.skip_update,
         key=init_masks_lib.first_key(key) if updates.grow == "random" else None,

@@ -76,13 +76,9 @@ def edge_popup(
         layers,
         function="edge_popup",
         distribution="uniform",
-        unused=("structure", "min_layer_density", "pack_masks"),
+        unused=layer_options.OWN_UNITS,
+        by_layer=True,
     )
-    if layers.distribution == "global":
-        raise ValueError(
-            "distribution: expected one that sets the count of each layer with "
-            "edge_popup, got 'global'; choose 'uniform' or another"
-        )
 
     def maps(params: Params) -> Mapping[str, Reparameterization]:
         bound = init_masks.bind(layers, params)

@@ -130,13 +130,7 @@ def gem_miner(
     ) -> MaskUpdate:
         del grads, unused
         # Dense layers have no scores, and nothing is removed from them.
-        scores = jax.tree.map(
-            lambda mask, score, weight: weight if score is None else score,
-            masks,
-            inner_state.trained["scores"],
-            params,
-            is_leaf=lambda leaf: leaf is None,
-        )
+        scores = tree.fill(inner_state.trained["scores"], params)
         index = update_schedules.update_index(schedule, step)
         kept = mask_fn(masks, scores, table, index)
         return MaskUpdate(kept, finite=select.all_finite(scores, masks))
@@ -146,7 +140,7 @@ def gem_miner(
         reparameterize(inner, maps),
         init_masks.stored(dense, layers),
         update_masks=update_masks,
-        update_at=lambda step: update_schedules.should_update(schedule, step),
+        update_at=update_schedules.due(schedule),
     )
 
 

@@ -23,6 +23,7 @@ from jaxsparse.transforms.update_schedules import UpdateSchedule
 from jaxsparse.types import Counts, Grads, Masks, Scores, Step
 
 Ratio = tuple[Array, Array]
+Growth = Callable[[Masks, Grads, Key[Array, ""] | None, Step], Scores]
 GROWTH = ("gradient", "inverted", "random")
 
 
@@ -276,16 +277,19 @@ def mask_update(
     return MaskUpdate(new, memory, reset=regrown, zeroed=regrown, finite=finite)
 
 
-def random_scores(masks: Masks, grads: Grads, key: Key[Array, ""]) -> Scores:
+def random_scores(
+    masks: Masks, grads: Grads, key: Key[Array, ""], step: Step
+) -> Scores:
     """Uniform random growth scores.
 
     Args:
       masks: the present masks; only names and shapes are used.
       grads: not used; part of the signature of growth scores.
-      key: random key of this mask update.
+      key: random key of all mask updates.
+      step: step of this mask update, which is folded in.
     """
     del grads
-    return scores.random(masks, key=key)
+    return scores.random(masks, key=jax.random.fold_in(key, step))
 
 
 def gradient_magnitude(masks: Masks, grads: Grads) -> Scores:
@@ -298,9 +302,7 @@ def gradient_magnitude(masks: Masks, grads: Grads) -> Scores:
     return masks_lib.tree_map(lambda _, grad: jnp.abs(grad), masks, grads)
 
 
-def score_by(
-    growth: str,
-) -> Callable[[Masks, Grads, Key[Array, ""] | None], Scores]:
+def score_by(growth: str) -> Growth:
     """Makes the function that scores the weights to grow.
 
     Args:
@@ -308,15 +310,16 @@ def score_by(
         those of smallest, and "random" grows at random.
 
     Returns:
-      A function `(masks, grads, key)` to scores, whose key only "random" reads.
+      A function `(masks, grads, key, step)` to scores; only "random" reads the last
+      two.
     """
     if growth == "random":
         return random_scores
     # Growing takes the highest scores, so "inverted" negates the gradient's size.
     sign = 1 if growth == "gradient" else -1
 
-    def by_gradient(masks: Masks, grads: Grads, key: Key[Array, ""] | None) -> Scores:
-        del key
+    def by_gradient(masks: Masks, grads: Grads, key: Any, step: Step) -> Scores:
+        del key, step
         return jax.tree.map(lambda size: sign * size, gradient_magnitude(masks, grads))
 
     return by_gradient

@@ -61,10 +61,7 @@ def learned_threshold(
         layers,
         function="learned_threshold",
         distribution=None,
-        unused=(
-            *("distribution", "structure", "min_layer_density", "pack_masks"),
-            "axes",
-        ),
+        unused=layer_options.ALL_BUT_LEAVES,
     )
 
     def make(name: str, leaf: Any) -> Reparameterization:

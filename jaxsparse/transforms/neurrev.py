@@ -199,9 +199,7 @@ def neurrev(
             changes, grow.subtract(num_negative, negative_counts), candidates=negative
         )
         grow_counts = jax.tree.map(jnp.add, drop_counts, negative_counts)
-        growth_scores = grow_score(
-            masks, grads, None if key is None else jax.random.fold_in(key, step)
-        )
+        growth_scores = grow_score(masks, grads, key, step)
         more = grow.grow(
             *(masks, kept, grow_counts, growth_scores),
             allow_regrow=updates.allow_regrow,
@@ -227,7 +225,7 @@ def neurrev(
             init_masks.random(sparsity=sparsity, layers=layers, key=key), layers
         ),
         update_masks=update_masks,
-        update_at=lambda step: update_schedules.should_update(schedule, step),
+        update_at=update_schedules.due(schedule),
         init_memory=lambda params, masks: grow.EverActive(inside(masks, params)),
         skip_update=updates.skip_update,
         key=init_masks.first_key(key) if updates.grow == "random" else None,

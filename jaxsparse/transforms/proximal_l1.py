@@ -64,10 +64,7 @@ def proximal_l1(
         layers,
         function="proximal_l1",
         distribution=None,
-        unused=(
-            *("distribution", "structure", "min_layer_density", "pack_masks"),
-            "axes",
-        ),
+        unused=layer_options.ALL_BUT_LEAVES,
     )
     rate = learning_rate if callable(learning_rate) else lambda step: learning_rate
     if not callable(learning_rate):

@@ -72,7 +72,7 @@ def s_ste(
         layers,
         function="s_ste",
         distribution=None,
-        unused=("distribution", "structure", "min_layer_density", "pack_masks"),
+        unused=layer_options.OWN_COUNTS,
     )
     layers = dataclasses.replace(layers, structure=select.n_of_m(m))
 

@@ -82,13 +82,8 @@ def weight_specs(
       Rajbhandari, Rasley, Ruwase, He. ZeRO: Memory Optimizations Toward Training
       Trillion Parameter Models. 2019. arXiv:1910.02054 (stage 3).
     """
-    names = masks_lib.names(params)
-    for pattern, _ in rules:
-        if not any(masks_lib.matches(name, (pattern,)) for name in names):
-            raise ValueError(
-                f"rules: expected patterns that match a leaf, got {pattern!r}, which "
-                f"matches none of {names}"
-            )
+    globs = [glob for glob, _ in rules]
+    masks_lib.check_globs(globs, masks_lib.names(params), field="rules")
 
     def spec_of(name: str, leaf: Any) -> PartitionSpec:
         matched = [at for glob, at in rules if masks_lib.matches(name, (glob,))]

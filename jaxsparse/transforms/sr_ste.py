@@ -63,7 +63,7 @@ def sr_ste(
         layers,
         function="sr_ste",
         distribution=None,
-        unused=("distribution", "structure", "min_layer_density", "pack_masks"),
+        unused=layer_options.OWN_COUNTS,
     )
     layers = dataclasses.replace(
         layers, distribution="uniform", structure=select.n_of_m(m)

@@ -240,9 +240,7 @@ def srigl(
             init_masks.random(sparsity=sparsity, layers=layers, key=key), layers
         ),
         update_masks=update_masks,
-        update_at=lambda step: update_schedules.should_update(
-            spec.update_schedule, step
-        ),
+        update_at=update_schedules.due(spec.update_schedule),
         init_memory=init_memory,
         skip_update=updates.skip_update,
     )

@@ -2,7 +2,6 @@
 
 from fractions import Fraction
 
-import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool
 
@@ -87,13 +86,8 @@ def straight_through(
 
     def mask_fn(params: Params, step: Step) -> tuple[Masks, Masks | None]:
         everything = masks_lib.ones(params, prunable=layers.prunable)
-        # `step + 1` counts an update due at `step` itself, so that row 0 of the table
-        # is the initial sparsity and row k the sparsity after k updates.
-        index = update_schedules.update_index(update_schedule, step + 1)
-        index = jnp.clip(index, 0, len(table) - 1)
-        # The index does not count the update at `end_step` unless it lies a multiple of
-        # `update_every` after `begin_step`.
-        index = jnp.where(step >= end_step, len(table) - 1, index)
+        # Row 0 of the table is the initial sparsity and row k that after k updates.
+        index = update_schedules.row_at(update_schedule, step, len(table))
         masks = select_masks(everything, params, table, index)
         return masks, None if train_all else masks
 

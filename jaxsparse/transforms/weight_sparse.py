@@ -109,9 +109,7 @@ def weight_sparse(
 
     def keep_largest(params: Params, step: Step) -> Params:
         everything = masks_lib.ones(params, prunable=layers.prunable)
-        index = update_schedules.update_index(schedule, step + 1)
-        index = jnp.clip(index, 0, len(table) - 1)
-        index = jnp.where(step >= end_step, len(table) - 1, index)
+        index = update_schedules.row_at(schedule, step, len(table))
         kept = select_masks(everything, params, table, index)
         return masks_lib.apply(kept, params)
 

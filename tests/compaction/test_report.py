@@ -191,9 +191,9 @@ def test_without_masks_zeros_count() -> None:
 
 def test_masks_of_another_network_are_refused() -> None:
     params = draw()
-    with pytest.raises(ValueError, match=r"masks: in/kernel: expected shape \(4, 16\)"):
+    with pytest.raises(ValueError, match=r"masks: in/kernel: expected .* \(4, 16\)"):
         compaction.compact(mlp, params, masks.ones(draw(5)), X)
-    with pytest.raises(ValueError, match="masks: other: expected a leaf of params"):
+    with pytest.raises(ValueError, match="masks: other: expected .*no such leaf"):
         compaction.compact(mlp, params, {"other": jnp.ones(2, bool)}, X)
     with pytest.raises(TypeError, match="params: a: expected a tree of arrays, got"):
         compaction.compact(mlp, {"a": 2.0}, {}, X)

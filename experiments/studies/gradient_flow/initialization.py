@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from experiments.studies.gradient_flow.measure import RunFunctions
 
 FLOW_EXAMPLES = 1000  # those on which the gradient norm is recorded in training
+# Initial weights of masked networks.
+DRAWS = {
+    "masked": initializers.masked("glorot_uniform"),
+    "layer": initializers.layer_scaled("glorot_uniform"),
+    "fan_in": initializers.per_neuron(fan="in", scale=1.0),
+    "fan_in_he": initializers.per_neuron(fan="in", scale=2.0),
+}
 
 
 def of_starts(run_fns: "RunFunctions") -> dict[str, list[float]]:
@@ -38,11 +45,7 @@ def of_starts(run_fns: "RunFunctions") -> dict[str, list[float]]:
         grads = gradient_flow.gradient(loss, params, masks, batch)
         return gradient_flow.measure(grads, masks).norm
 
-    draws = {
-        "scratch": initializers.masked("glorot_uniform"),
-        "scratch_plus": initializers.per_neuron(fan="in", scale=1.0),
-        "liu": initializers.layer_scaled("glorot_uniform"),
-    }
+    draws = {"scratch": "masked", "scratch_plus": "fan_in", "liu": "layer"}
     found: dict[str, list[float]] = {name: [] for name in ("lt", *draws)}
     ends = run_fns.reader.solutions(run_fns.reader.end())
     begins = run_fns.reader.solutions("init")
@@ -51,9 +54,7 @@ def of_starts(run_fns: "RunFunctions") -> dict[str, list[float]]:
         found["lt"].append(float(norm(masks_lib.apply(masks, own), masks)))
         fresh = _fresh(run.network, r)
         for name, draw in draws.items():
-            key = jax.random.key(100 + r)
-            params = initializers.redraw(fresh, masks, draw, key=key)
-            found[name].append(float(norm(params, masks)))
+            found[name].append(float(norm(_redraw(fresh, masks, draw, r), masks)))
     return found
 
 
@@ -61,6 +62,12 @@ def _fresh(network: Any, seed: int) -> Any:
     """Draws the weights of a dense network."""
     keys = jax.random.split(jax.random.key(seed), 1)
     return replicates.take(network.initialize(keys)[0], 0)
+
+
+def _redraw(params: Any, masks: Any, draw: str, seed: int) -> Any:
+    """Draws the weights of a masked network, one of `DRAWS`."""
+    key = jax.random.key(100 + seed)
+    return initializers.redraw(params, masks, DRAWS[draw], key=key)
 
 
 def of_signals(run_fns: "RunFunctions") -> dict[str, Any]:
@@ -74,21 +81,13 @@ def of_signals(run_fns: "RunFunctions") -> dict[str, Any]:
     model = factory.make_model(run.config, classes=run.dataset.classes)
     activations = gradient_flow.captured(model)
     shape = run.dataset.train.images.shape[1:]
-    draws = {
-        "dense": None,
-        "masked": initializers.masked("glorot_uniform"),
-        "layer": initializers.layer_scaled("glorot_uniform"),
-        "fan_in": initializers.per_neuron(fan="in", scale=1.0),
-        "fan_in_he": initializers.per_neuron(fan="in", scale=2.0),
-    }
     found = {}
-    for name, draw in draws.items():
+    for name in ("dense", *DRAWS):
         signals = []
         for r in range(5):
             params = _fresh(run.network, r)
-            if draw is not None:
-                key = jax.random.key(100 + r)
-                params = initializers.redraw(params, masks, draw, key=key)
+            if name in DRAWS:
+                params = _redraw(params, masks, name, r)
             key = jax.random.key(200 + r)
             signals.append(gradient_flow.propagate(activations, params, shape, key=key))
         found[name] = {

@@ -1,11 +1,9 @@
 """Measure: accuracies, counts of weights and the cost of training."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.studies import run_reader
@@ -14,7 +12,6 @@ from jaxsparse import replicates
 from jaxsparse.analysis import soups
 from jaxsparse.analysis.similarity import Solution
 from jaxsparse.factory import instability
-from jaxsparse.types import Params
 
 
 def measure(reader: Reader, other: Callable[[str], Reader]) -> dict[str, Any]:
@@ -65,13 +62,9 @@ def of_soups(reader: Reader, particles: int) -> list[float]:
     """
     functions, data = reader.functions(), reader.run.dataset
     solutions = reader.solutions(reader.end(reader.config["lottery"]["levels"]))
-    batches = instability.re_estimated(functions, data.train.images).batches
+    estimated = instability.re_estimated(functions, data.train.images)
+    statistics = jax.jit(estimated.at)
     logits = instability.make_logits(functions, data.test.images)
-
-    @jax.jit
-    def statistics(params: Params) -> Any:
-        each = jax.lax.map(functools.partial(functions.statistics, params), batches)
-        return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), each)
 
     def accuracy(group: Solution) -> float:
         params = soups.average(group.params, group.masks)

@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
-from jaxsparse import tree
+from jaxsparse import replicates, tree
 from jaxsparse.analysis.mode_connectivity import interpolation
 
 MODES = ("scan", "vmap", "loop")
@@ -62,6 +62,14 @@ class ReEstimated(NamedTuple):
 
     measure: Measure
     batches: Any
+
+    def at(self, params: Any) -> Any:
+        """Returns the mean of the statistics of all batches.
+
+        Args:
+          params: parameters of the network at one position.
+        """
+        return _mean(lax.map(lambda batch: self.measure(params, batch), self.batches))
 
 
 class LinearPath(NamedTuple):
@@ -206,7 +214,7 @@ def along_path(
                 batched=mode == "vmap",
             )
         )
-    loss, correct = (_in_order(blocks, starts, count) for blocks in results)
+    loss, correct = (_in_order(blocks, count) for blocks in results)
     return LinearPath(
         positions,
         np.mean(loss, axis=1, dtype=np.float64),
@@ -227,13 +235,12 @@ def default_mode(params: PyTree) -> str:
 
 
 def _in_order(
-    blocks: Shaped[np.ndarray, "a s b"], starts: Shaped[np.ndarray, "s"], count: int
+    blocks: Shaped[np.ndarray, "a s b"], count: int
 ) -> Shaped[np.ndarray, "a n"]:
     """Joins batches to the axis of examples, dropping the overlap of the last one.
 
     Args:
       blocks: results for a positions, s batches of b examples, [a, s, b].
-      starts: index of the first example of each batch, [s].
       count: number of examples n.
 
     Returns:
@@ -289,7 +296,7 @@ def _program(
         if measure is None:
             point_stats = interpolation.interpolate(*stats, alpha)
         else:
-            point_stats = _mean(lax.map(lambda batch: measure(params, batch), stats))
+            point_stats = ReEstimated(measure, stats).at(params)
         return lax.map(
             lambda first: _block(evaluate, params, point_stats, examples, first, size),
             starts,
@@ -328,15 +335,12 @@ def _one_by_one(
         if measure is None:
             point_stats = _point(*stats, alpha)
         else:
-            batch_numbers = range(len(jax.tree.leaves(stats)[0]))
+            count = len(jax.tree.leaves(stats)[0])
             # An array as index, so that one program serves all batches.
             per_batch = [
-                _one_measure(measure, params, stats, jnp.int32(i))
-                for i in batch_numbers
+                _one_measure(measure, params, stats, jnp.int32(i)) for i in range(count)
             ]
-            point_stats = _average(
-                jax.tree.map(lambda *leaves: jnp.stack(leaves), *per_batch)
-            )
+            point_stats = _average(replicates.stack(per_batch))
         results += [
             _one_block(evaluate, params, point_stats, examples, first, size)
             for first in starts

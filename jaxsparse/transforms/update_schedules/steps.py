@@ -1,9 +1,12 @@
 """At which steps masks are updated."""
 
+import functools
 import operator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
@@ -157,6 +160,15 @@ def should_update(schedule: UpdateSchedule, step: Int[Array, ""]) -> Bool[Array,
     return is_due & (step < schedule.end)
 
 
+def due(schedule: UpdateSchedule) -> Callable[[Int[Array, ""]], Bool[Array, ""]]:
+    """Makes the argument `update_at` of `sparsify`: `should_update` of a schedule.
+
+    Args:
+      schedule: the steps of the mask updates.
+    """
+    return functools.partial(should_update, schedule)
+
+
 def update_index(schedule: UpdateSchedule, step: Int[Array, ""]) -> Int[Array, ""]:
     """Returns how many mask updates take place before a step; usable under `jit`.
 
@@ -170,3 +182,21 @@ def update_index(schedule: UpdateSchedule, step: Int[Array, ""]) -> Int[Array, "
     # Rounded up, since with `include_end` the end need not lie a multiple of `every`
     # after `begin`.
     return (step - schedule.begin + schedule.every - 1) // schedule.every
+
+
+def row_at(schedule: UpdateSchedule, step: Int[Array, ""], rows: int) -> Int[Array, ""]:
+    """Returns how many mask updates take place up to a step; usable under `jit`.
+
+    Args:
+      schedule: the steps of the mask updates, with an end that is one of them.
+      step: int32 scalar; may be traced.
+      rows: number of mask updates, plus 1.
+
+    Returns:
+      An int32 scalar: the row of a table that begins with the value before the first
+      mask update.
+    """
+    row = jnp.clip(update_index(schedule, step + 1), 0, rows - 1)
+    # The index does not count the update at the end unless it lies a multiple of
+    # `every` after `begin`.
+    return jnp.where(step >= schedule.end, rows - 1, row)
