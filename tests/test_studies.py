@@ -326,7 +326,8 @@ def test_pages_say_how_long_training_took_and_on_what() -> None:
     assert records.describe([old]) == ""
     assert records.describe([first, second]) == (
         "Training the 1,210 networks took 2.5 hours, summed over processes and without "
-        "what was measured afterwards, on cpu, A processor (JAX 0.10.2)."
+        "what was measured afterward, on a CPU (1 of the runs), A processor (1 of the "
+        "runs) (JAX 0.10.2)."
     )
     gpu = second._replace(made_with=second.made_with | {"device": "NVIDIA H200"})
     assert "afterwards, on NVIDIA H200 (JAX" in records.describe([gpu])
