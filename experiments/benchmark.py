@@ -134,14 +134,16 @@ def measure(data_dir: str | None) -> dict[str, Any]:
             tables.append(table)
     skipped = () if _ONLY.value else LONG
     summary = aims.summarize({t.title: t.data for t in tables}, names, skipped=skipped)
-    print(timing.markdown(summary))
+    if summary.rows:
+        print(timing.markdown(summary))
+        tables.insert(0, summary)
     after = before | {"load_at_end": environment.load()}
     print(f"Load average at the end: {after['load_at_end']}")
-    page = environment.content(after, [summary, *tables])
+    page = environment.content(after, tables)
     if _SAVE.value:
         folder = ROOT / "experiments" / "results"
         suffix = "-".join(_ONLY.value)
-        path = environment.save(folder, after, [summary, *tables], suffix=suffix)
+        path = environment.save(folder, after, tables, suffix=suffix)
         print(f"written: {path.relative_to(ROOT)} and .json", file=sys.stderr)
     return page
 

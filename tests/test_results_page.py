@@ -20,6 +20,9 @@ SPEEDS = {
         *("319", "1.04", "0.98", "2.16", "95.20"),
     ),
     "benchmark-cpu.md": (),
+    "benchmark-cpu-reproduction-before.md": ("329", "336"),
+    "benchmark-cpu-reproduction-now.md": ("126", "214"),
+    "benchmark-cpu-five-seeds.md": ("46", "49", "103", "102", "2.29", "2.22"),
     "benchmark-cpu-reproduction.md": ("175", "105", "122", "78", "212", "278", "669"),
     "compaction-cpu.md": (
         *("3.88", "3.06", "4.21", "77.7", "23.6", "34.6", "43.6", "98.22", "94.37"),
