@@ -164,7 +164,7 @@ def test_where_the_large_batch_is_unstable_itself_claims_lack_their_premise() ->
     assert verdict["training is made stable"] == "contradicted"
 
 
-def test_pruned_rounds_that_are_stable_are_no_unstable_ones() -> None:
+def test_pruned_levels_that_are_stable_are_no_unstable_ones() -> None:
     found = as_published()
     arm = found["variants"]["unstable"]
     arm["instability"] = arm["instability"] | {3: [1.0, 1.1, 0.9], 6: [0.5, 0.6, 0.4]}
@@ -195,7 +195,7 @@ def test_regions_by_their_angles(stable: float, unstable: float, word: str) -> N
     assert judged(found)["successive levels end in one region"] == word
 
 
-def test_late_rounds_that_rise_a_little_are_connected() -> None:
+def test_late_levels_that_rise_a_little_are_connected() -> None:
     found = as_published()
     rows = np.asarray(found["variants"]["stable"]["successive"])
     rows[:, 4:] -= 4.0  # from 5 points to 1, still above the medium levels
@@ -203,7 +203,7 @@ def test_late_rounds_that_rise_a_little_are_connected() -> None:
     assert judged(found)["late levels are not connected"] == "contradicted"
 
 
-def test_late_rounds_that_leave_many_weights_say_nothing_of_high_sparsity() -> None:
+def test_late_levels_that_leave_many_weights_say_nothing_of_high_sparsity() -> None:
     found = as_published()
     arm = found["variants"]["stable"]
     assert quantities.few_left(arm).p < 0.05  # 3.1 % before the last two of six
@@ -213,7 +213,7 @@ def test_late_rounds_that_leave_many_weights_say_nothing_of_high_sparsity() -> N
     assert set(verdict.values()) == {"reproduced"}
 
 
-def test_tickets_of_rounds_without_controls_are_not_compared() -> None:
+def test_tickets_of_levels_without_controls_are_not_compared() -> None:
     arm = make_arm(1.0)
     rows = np.asarray(arm["controls"]["reinitialized"])
     rows[:, 5] = np.nan
@@ -237,7 +237,7 @@ def test_controls_that_never_learned_are_dead_too() -> None:
     assert quantities.has_dead(arm, control="shuffled_layers")
 
 
-def test_without_controls_in_late_rounds_nothing_is_compared() -> None:
+def test_without_controls_in_late_levels_nothing_is_compared() -> None:
     found = as_published()
     rows = np.asarray(found["variants"]["stable"]["controls"]["reinitialized"])
     rows[:, 3:] = np.nan
@@ -256,7 +256,7 @@ def test_without_controls_in_late_rounds_nothing_is_compared() -> None:
         ("attracted", (0.8, 0.5, 0.5), 25),
     ],
 )
-def test_the_weakest_strength_that_moves_rounds_counts(
+def test_the_weakest_strength_that_moves_levels_counts(
     kind: str, angles: tuple[float, ...], chosen: int
 ) -> None:
     strengths = stable_imp.cifar16.STRENGTHS

@@ -172,7 +172,7 @@ def test_the_page_says_what_was_found(whole: Path) -> None:
     assert {row.removesuffix(" (short)") for row in rows} <= {
         *("not measured", "unclear", "premise absent")
     }
-    table = pd.read_csv(report / "mnist_rounds.csv")
+    table = pd.read_csv(report / "mnist_levels.csv")
     assert len(table) == 2 * 3 * 2
     text = (report / "mnist.md").read_text()
     mean, sd = tiny_studies.spread(

@@ -330,7 +330,7 @@ def test_pages_say_how_long_training_took_and_on_what() -> None:
         "runs) (JAX 0.10.2)."
     )
     gpu = second._replace(made_with=second.made_with | {"device": "NVIDIA H200"})
-    assert "afterwards, on NVIDIA H200 (JAX" in records.describe([gpu])
+    assert "afterward, on NVIDIA H200 (JAX" in records.describe([gpu])
     assert "the 10 networks of 1 of these runs took 1.0" in records.describe(
         [old, first]
     )

@@ -184,7 +184,7 @@ print(f"after replacing: {masks.num_active(ticket)} weights")
 # - wrappers that decide whether, or for which leaves, it is called:
 #   `optax.apply_if_finite`, `MultiSteps`, `partition`, `masked`.
 #
-# What changes its updates afterwards breaks the exact zeros: `optax.chain(tx, scale)`
+# What changes its updates afterward breaks the exact zeros: `optax.chain(tx, scale)`
 # and other links behind it, and `mechanize`, `schedule_free` or `lookahead` around it.
 # `transforms.apply_updates(params, updates, opt_state)` in place of
 # `optax.apply_updates` makes the weights outside the masks exactly zero in these cases

@@ -108,7 +108,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     report: bool = False,
 ) -> None:
-    """Trains the run of a config without opening it afterwards.
+    """Trains the run of a config without opening it afterward.
 
     Args:
       config: what to train.

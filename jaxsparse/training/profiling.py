@@ -99,7 +99,7 @@ class Tracer:
             self.close()
 
     def close(self) -> None:
-        """Stops a running trace; no other trace is started afterwards."""
+        """Stops a running trace; no other trace is started afterward."""
         if self._on:
             jax.profiler.stop_trace()
             self._on, self._span = False, ()

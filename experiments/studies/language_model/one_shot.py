@@ -1,4 +1,4 @@
-"""One-shot pruning of trained networks, without training afterwards."""
+"""One-shot pruning of trained networks, without training afterward."""
 
 from configs import dense_python_docs
 from experiments import one_shot_pruning

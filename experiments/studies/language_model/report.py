@@ -64,7 +64,7 @@ def section(
                 "Test loss in nats for each byte, and perplexity, its exponential: "
                 "mean ± sample standard deviation over n seeds. The sparsity is that "
                 "of the kernels of all blocks. One-shot methods prune the dense "
-                "networks, with no training afterwards.",
+                "networks, with no training afterward.",
                 show_losses(frame),
             )
         ],

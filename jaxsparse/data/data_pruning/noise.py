@@ -59,7 +59,7 @@ def corrupt(
 
     Deviations:
       "permute" is the method of the public code of Paul et al. (2021). That code rounds
-      down, draws with `RandomState`, and afterwards sorts the examples by their new
+      down, draws with `RandomState`, and afterward sorts the examples by their new
       labels. The text of that paper assigns a random label instead, which may be the
       true one. How Paul et al. (2022) drew labels is unknown; "uniform" is our choice.
 
