@@ -34,6 +34,43 @@ def test_rates_of_processes_at_the_same_time_are_added_up(
     assert [theirs.recv() for _, theirs in pipes] == [0.5, 0.5]
 
 
+@pytest.mark.parametrize("answers", [0, 1])
+def test_a_process_that_has_ended_is_named_as_the_reason(
+    answers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends before it is asked, or after one turn."""
+    monkeypatch.setattr(timing, "PAUSE", 0.0)
+    ours, theirs = multiprocessing.Pipe()
+    for _ in range(answers):
+        theirs.send(1.0)
+        assert five_seeds.take_turn([ours], 0.5) == 1.0
+    theirs.close()
+    with pytest.raises(RuntimeError, match="a process ended before its turn"):
+        five_seeds.take_turn([ours], 0.5)
+
+
+def test_one_core_has_nothing_to_compare(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(five_seeds.os, "sched_getaffinity", lambda process: {3})
+    (table,) = five_seeds.measure(seconds=0.0)
+    assert table.rows == [("not measured: all ways are the same on one core",)]
+
+
+def test_of_many_cores_some_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[int] = []
+
+    def ways(cores: list[int]) -> list[Way]:
+        used.extend(cores)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(five_seeds, "ways", ways)
+    monkeypatch.setattr(
+        five_seeds.os, "sched_getaffinity", lambda process: {*range(64)}
+    )
+    with pytest.raises(KeyboardInterrupt):
+        five_seeds.measure(seconds=0.0)
+    assert used == [*range(five_seeds.MOST_CORES)]
+
+
 def test_processes_train_when_asked_to_until_they_are_told_to_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -62,6 +99,7 @@ def test_processes_train_when_asked_to_until_they_are_told_to_end(
     monkeypatch.setattr(five_seeds, "start", start)
     # Each call takes a second of this clock, which one process reads at a time.
     monkeypatch.setattr(five_seeds.time, "perf_counter", lambda: next(seconds))
+    monkeypatch.setattr(five_seeds.os, "sched_getaffinity", lambda process: {0, 1})
     one = [Way("one", (HERE,), 1), Way("five", (HERE,), 5)]
     monkeypatch.setattr(five_seeds, "ways", lambda cores: one)
     (table,) = five_seeds.measure(seconds=0.0, repetitions=2)
@@ -70,7 +108,7 @@ def test_processes_train_when_asked_to_until_they_are_told_to_end(
         assert not thread.is_alive()
     assert settings == [(1, 128, 10), (5, 128, 10)]
     assert table.data["rates"] == {"one": [10.0, 10.0], "five": [50.0, 50.0]}
-    ratios = ["1.00 (1.00 to 1.00)", "5.00 (5.00 to 5.00)"]
+    ratios = ["0.200 (0.200 to 0.200)", "1.00 (1.00 to 1.00)"]
     assert [row[2] for row in table.rows] == ratios
 
 

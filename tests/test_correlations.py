@@ -84,3 +84,16 @@ def test_constant_measures_are_not_correlated() -> None:
         np.ones((2, 5)), np.arange(10.0).reshape(2, 5)
     )
     assert (effect.estimate, effect.p) == (0.0, 1.0)
+
+
+def test_measures_that_are_not_finite_show_nothing() -> None:
+    x = np.arange(12.0).reshape(2, 6)
+    lost = np.where(x == 7, np.nan, x)
+    assert correlations.rank_correlation(x, x).p < 0.05
+    for found in (
+        correlations.rank_correlation(x, lost),
+        correlations.rank_correlation(lost, x, threshold=0.5),
+        correlations.stronger_correlation(lost, x[:, ::-1], x),
+        correlations.stronger_correlation(x, x[:, ::-1], lost),
+    ):
+        assert (found.p, found.p_against, found.interval) == (1.0, 1.0, None)

@@ -158,6 +158,8 @@ def test_a_difference_of_logarithms_reads_as_a_ratio() -> None:
     assert (ratio.p, ratio.p_against) == (effect.p, effect.p_against)
     assert ratio._replace(interval=(1.5, 10.26)).summary == "4 (1.5 to 10.3)"
     assert effects.above([0.25]).as_ratio().summary == f"{np.exp(0.25):.3g}"
+    large = ratio._replace(estimate=-1483.2, interval=(-12_345.6, 999.4), of="updates")
+    assert large.summary == "updates: -1,483 (-12,346 to 999)"
 
 
 def test_values_that_are_not_finite_show_nothing() -> None:
@@ -169,3 +171,6 @@ def test_values_that_are_not_finite_show_nothing() -> None:
             assert effects.every(*parts).p == 1.0
         worse = effects.higher([5.0, np.nan], [1.0, 1.1], exact=exact)
         assert (worse.p, worse.p_against) == (1.0, 1.0)
+    for one in ((np.nan, 1.0, 5), (2.0, np.nan, 5)):
+        known = effects.higher_by_summary(one, (1.0, 0.1, 5))
+        assert (known.p, known.p_against, known.interval) == (1.0, 1.0, None)

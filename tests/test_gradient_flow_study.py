@@ -1,6 +1,7 @@
 """The study of gradient flow: its arms, its claims, and the whole of it in small."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -476,3 +477,14 @@ def test_the_whole_study_in_small(tmp_path: Path, root: Path) -> None:
         drawn = {"gradient", "changes", "interpolations", "map", "signal"}
         for name in drawn | ({"hessian"} if network == "lenet" else set()):
             assert (page.parent / f"{network}_{name}.png").exists()
+
+
+def test_seeds_that_never_leave_the_plateau_are_counted() -> None:
+    found = findings()
+    stays = np.asarray(found["gradients"]["scratch"]["norm"])
+    stays[1:3] = stays[1:3, :1]
+    found["gradients"]["scratch"]["norm"] = stays.tolist()
+    words = judged(found)["tickets leave the first plateau sooner"].effect.words
+    lt, scratch = words.removeprefix("updates by seed: ").split("; ")
+    assert "never" not in lt and scratch.count("never") == 1
+    assert re.fullmatch(r"Scratch at \S+, \S+, \S+, 2 never \(counts as \S+\)", scratch)

@@ -36,7 +36,7 @@ def test_a_row_for_each_claim_and_a_column_for_each_scale(results: Path) -> None
     assert [*table.columns] == ["Paper", "Claim", "Published", wide, small]
     win = (
         "LeNet-5, MNIST: **reproduced (short)**: 2 | 3; gap: 1.5 (1 to 2); n = 5<br>"
-        "**unclear**: 0; -0.2; n = 3"
+        "resnet: **unclear**: 0; -0.2; n = 3"
     )
     early = "**premise absent**: 4; 4 (3 to 5); n = 5"
     none = "not measured"

@@ -8,6 +8,7 @@ import pytest
 from experiments.studies import claims as claims_lib
 from experiments.studies import runs as runs_lib
 from experiments.studies import stable_imp
+from experiments.studies.claims import NotMeasured
 from experiments.studies.stable_imp import claims, quantities, tables, variants
 from experiments.studies.stable_imp import report as report_lib
 from jaxsparse import config
@@ -207,6 +208,13 @@ def test_late_levels_that_leave_many_weights_say_nothing_of_high_sparsity() -> N
     found = as_published()
     arm = found["variants"]["stable"]
     assert quantities.few_left(arm).p < 0.05  # 3.1 % before the last two of six
+    published = arm | {"levels": [*range(16)], "successive_levels": [13, 14, 15]}
+    published["remaining"] = [100 * 0.8**level for level in range(16)]
+    assert quantities.few_left(published).p < 0.05  # 3.52 %, of level 15
+    published["remaining"][15] = 3.6
+    assert quantities.few_left(published).p_against < 0.05
+    with pytest.raises(NotMeasured, match="no successive levels"):
+        quantities.few_left(arm | {"successive_levels": []})
     arm["remaining"] = [100 * 0.8**level for level in arm["levels"]]
     verdict = judged(found)
     assert verdict.pop("late levels are not connected") == "premise absent"

@@ -15,6 +15,7 @@ from experiments.studies.effects import CONFIDENCE, RESAMPLES, Effect
 
 MIN_BLOCKS = 5  # for a bootstrap
 _RANK = "rank correlation"
+_STRONGER = "difference of absolute rank correlations"
 
 
 def rank_correlation(
@@ -40,21 +41,24 @@ def rank_correlation(
         other thresholds by Fisher's transformation, with n blocks.
 
     Returns:
-      The effect, positive for rising ranks; n is the number of blocks. The interval is
+      The effect, positive for rising ranks; n is the number of blocks. Values that are
+      not finite show nothing: both p-values are 1. The interval is
       Fisher's for n blocks, with the factor 1.06 in the variance of ranks (Fieller et
       al. 1957).
     """
     x, y = np.atleast_2d(x), np.atleast_2d(y)
     blocks = np.arange(x.shape[1]) if blocks is None else np.asarray(blocks)
+    n = len(np.unique(blocks))
+    groups = "" if n == x.shape[1] else f" in {n} groups"
+    words = f"{x.shape[1]} variants{groups}, mean of {len(x)} seeds"
+    if not np.isfinite([x, y]).all():  # ranks of NaN mean nothing
+        return Effect(np.nan, None, 1.0, 1.0, n, words, _RANK)
     rows = [stats.rankdata(one, axis=1) for one in (x, y)]
     observed = float(_mean_correlation(*rows))
-    n = len(np.unique(blocks))
     error = np.sqrt(1.06 / max(n - 3, 1))
     z = np.arctanh(np.clip(observed, -1 + 1e-9, 1 - 1e-9))
     half = error * stats.norm.ppf((1 + CONFIDENCE) / 2)
     interval = (float(np.tanh(z - half)), float(np.tanh(z + half)))
-    groups = "" if n == x.shape[1] else f" in {n} groups"
-    words = f"{x.shape[1]} variants{groups}, mean of {len(x)} seeds"
     if threshold:
         shift = (z - np.arctanh(threshold)) / error
         p, against = float(stats.norm.sf(shift)), float(stats.norm.cdf(shift))
@@ -87,12 +91,16 @@ def stronger_correlation(
         are drawn as a whole.
 
     Returns:
-      The effect; n is the number of blocks.
+      The effect; n is the number of blocks. Values that are not finite show nothing.
     """
     arrays = [np.atleast_2d(each) for each in (one, other, y)]
     variants = arrays[0].shape[1]
     blocks = np.arange(variants) if blocks is None else np.asarray(blocks)
     members = [np.flatnonzero(blocks == name) for name in np.unique(blocks)]
+    n = len(members)
+    words = f"{variants} variants in {n} groups"
+    if not np.isfinite(arrays).all():
+        return Effect(np.nan, None, 1.0, 1.0, n, words, _STRONGER)
 
     def gaps(chosen: Int[np.ndarray, "r variants"]) -> Float[np.ndarray, "r"]:
         a, b, c = (stats.rankdata(each[:, chosen], axis=-1) for each in arrays)
@@ -111,12 +119,10 @@ def stronger_correlation(
         for which in (drawn <= 0, drawn >= 0)
     )
     observed = float(gaps(np.arange(variants)[None])[0])
-    n = len(members)
-    words = f"{variants} variants in {n} groups"
     if n < MIN_BLOCKS:
         p = against = 1.0
-    name = "difference of absolute rank correlations"
-    return Effect(observed, (float(low), float(high)), p, against, n, words, name)
+    interval = (float(low), float(high))
+    return Effect(observed, interval, p, against, n, words, _STRONGER)
 
 
 def _mean_correlation(

@@ -73,9 +73,9 @@ class Effect(NamedTuple):
     @property
     def summary(self) -> str:
         """The tested quantity and its interval, as in "ratio: 1.25 (1.2 to 1.31)"."""
-        ends = self.interval and f" ({self.interval[0]:.3g} to {self.interval[1]:.3g})"
+        ends = self.interval and " ({} to {})".format(*map(_number, self.interval))
         name = f"{self.of}: " if self.of else ""
-        return f"{name}{self.estimate:.3g}{ends or ''}"
+        return f"{name}{_number(self.estimate)}{ends or ''}"
 
 
 def above(values: Values, threshold: float = 0.0, *, exact: bool = False) -> Effect:
@@ -177,7 +177,7 @@ def higher_by_summary(
     (a, sa, na), (b, sb, nb) = one, other
     words = f"{a:.2f} ± {sa:.2f} against {b:.2f} ± {sb:.2f}"
     n = min(na, nb)
-    if n < 2 or not (sa or sb):
+    if n < 2 or not (sa or sb) or not np.isfinite([a, sa, b, sb]).all():
         return Effect(a - b, None, 1.0, 1.0, n, words)
     error = np.hypot(sa / na**0.5, sb / nb**0.5)
     parts = (sa**2 / na, sb**2 / nb)
@@ -258,6 +258,11 @@ def spread(values: Values, digits: int = 2) -> str:
     """
     sd = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
     return f"{np.mean(values):.{digits}f}{sd}"
+
+
+def _number(value: float) -> str:
+    """Formats a number with three digits, from 1,000 on without a fraction."""
+    return f"{value:,.0f}" if 1000 <= abs(value) < np.inf else f"{value:.3g}"
 
 
 def _are_equal(values: np.ndarray) -> bool:

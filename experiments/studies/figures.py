@@ -32,7 +32,7 @@ def matrices(
       entries: matrices [m m] by their titles, at most four.
       labels: m names of rows and columns. If they would be too dense, only some are
         shown, always with the last.
-      axis: what rows and columns are, such as "round".
+      axis: what rows and columns are, such as "level".
       measure: label of the color bar.
       limits: values of the darkest and of the lightest color.
       title: title of the figure.

@@ -20,7 +20,7 @@ SCALES = {
     "cifar16": "Scale `cifar16`: ResNet-8",
     "cpu": "Scale `cpu`: LeNets",
 }
-# Names of settings, where a study has several at a scale.
+# Names of settings at the scale `cpu`, where a study may have several.
 SETTINGS = {
     "mnist": "LeNet-300-100, MNIST",
     "mlp": "LeNet-300-100, MNIST",
@@ -73,7 +73,7 @@ def of_claims(studies: Sequence[Study], results: Path) -> pd.DataFrame:
             published = next(f["published"].iloc[0] for f in of.values() if len(f))
             rows.append(
                 {"Paper": study.paper, "Claim": name, "Published": published}
-                | {SCALES[scale]: _cell(frame) for scale, frame in of.items()}
+                | {SCALES[scale]: _cell(frame, scale) for scale, frame in of.items()}
             )
     return _in_order(pd.DataFrame(rows).fillna("not measured"), 3)
 
@@ -120,12 +120,13 @@ def write(studies: Sequence[Study], results: Path) -> bool:
     return True
 
 
-def _cell(frame: pd.DataFrame) -> str:
+def _cell(frame: pd.DataFrame, scale: str) -> str:
     """Formats what one scale says of a claim."""
+    titles = SETTINGS if scale == "cpu" else {}
     measured = frame[frame["verdict"] != claims_lib.NOT_MEASURED]
     parts = []
     for one in measured.itertuples():
-        name = SETTINGS.get(one.setting, "")
+        name = titles.get(one.setting, one.setting if len(measured) > 1 else "")
         found = [one.ours, one.effect, f"n = {float(one.n):.0f}"]
         words = f"**{one.verdict}**: {'; '.join(found)}"
         parts.append(f"{name}: {words}" if name else words)

@@ -165,9 +165,8 @@ def _verdicts(judged: Sequence[Judged]) -> str:
 _RULES = (
     "Reproduced and contradicted: p < 0.05 after Holm's correction over the claims of "
     "this page whose premises are present, for the claim or against it. The effect is "
-    "what is compared with the threshold: a difference in the unit of both sides, or a "
-    "ratio where the threshold says so. Where a claim has several parts, it is the "
-    "least clear of them. Intervals have 90 % confidence. See "
+    "the tested quantity: its name, its estimate and the interval. Where a claim has "
+    "several parts, it is the least clear of them. Intervals have 90 % confidence. See "
     "`experiments/studies/claims.py`."
 )
 

@@ -216,6 +216,8 @@ def ancestors(plan: LotteryPlan, stage: Stage) -> list[Stage]:
     Returns:
       The stages before it: the pretraining, and tickets of lower levels. The dense
       network that is trained on (`dense_continued`) has itself at lower levels instead.
+      Copies have those of the ticket that they copy, without that ticket: it may go on
+      and diverge after they have begun.
     """
     found: list[Stage] = []
     now = stage

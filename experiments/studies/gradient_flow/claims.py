@@ -96,13 +96,13 @@ CLAIMS = (
         "tickets do not begin with a larger gradient norm",
         "Tickets do not begin with more gradient flow than training from scratch.",
         "LeNet-5: about equal at step 0 (figure)",
-        "geometric mean of the ratio between 1/2 and 2, over weights drawn anew for "
-        "each of several masks",
+        "geometric mean of the ratio between 1/2 and 2, over several masks: LT with "
+        "the weights it was found with, Scratch with weights drawn anew",
         evidence.flows_at_start("lt", "scratch", times=2, equal=True),
         seen=_SEEN,
     ),
     Claim(
-        "RigL+'s mask updates raise the gradient norm",
+        "RigL+'s mask updates raise the gradient norm more than SET+'s",
         "RigL+'s mask updates raise the gradient norm more than SET+'s.",
         "LeNet-5: clear rises for RigL+, little for SET+ (figure)",
         "mean norm after over that before mask updates of the first quarter of "
@@ -112,7 +112,7 @@ CLAIMS = (
         AFTER,
     ),
     Claim(
-        "growing by the least gradient does not raise it",
+        "growing by the least gradient raises the norm less than half as much",
         "Growing by the least gradient does not raise the norm.",
         "LeNet-5: no rise of RigL+ inverted (figure)",
         "logarithm of the norm after over that before mask updates: less than half of "

@@ -42,19 +42,20 @@ def higher(
         pair = entries(found["predictions"], better, worse)
         summaries = [summary(one) for one in pair]
         words = ", ".join(
-            f"{LABELS[name]} {mean:.2f} ± {sd:.2f} %"
-            for name, (mean, sd, _) in zip((better, worse), summaries, strict=True)
+            f"{LABELS[name]} {mean:.2f}{f' ± {sd:.2f}' if n > 1 else ''} %"
+            for name, (mean, sd, n) in zip((better, worse), summaries, strict=True)
         )
+        of = f"{LABELS[better]} minus {LABELS[worse]}, points"
         if any("summary" in one for one in pair):  # an older version kept no seeds
             effect = effects.higher_by_summary(*summaries)
-            return effect.said(words, of="difference, points")
+            return effect.said(words, of=of)
         a, b = (np.asarray(one["accuracy"]) for one in pair)
         exact = are_dead(np.concatenate([a, b]), CHANCE)
         if not paired or len(a) != len(b):
             effect = effects.higher(a, b, exact=exact)
         else:
             effect = effects.above(a - b, exact=exact)
-        return effect.said(words, of="difference, points")
+        return effect.said(words, of=of)
 
     return evaluate
 
@@ -96,7 +97,8 @@ def are_connected(variant: str) -> Callable[[Found], Effect]:
 def scratch_is_apart(found: Found) -> Effect:
     """Error barriers between training from scratch and the pruned solution."""
     values = _barriers(found, "scratch_end")
-    return effects.above(values, APART).said(f"{spread(values)} points")
+    words = f"{spread(values)} points"
+    return effects.above(values, APART).said(words, of="barrier, points")
 
 
 def agree(variant: str) -> Callable[[Found], Effect]:
@@ -115,7 +117,8 @@ def agree(variant: str) -> Callable[[Found], Effect]:
             effect = effects.above(0.5 * b - a)
         else:
             effect = effects.higher(0.5 * b, a)
-        return effect.said(words, of="half of Scratch minus the other")
+        of = f"half of Scratch's disagreement minus that of {LABELS[variant]}"
+        return effect.said(words, of=of)
 
     return evaluate
 
@@ -136,7 +139,8 @@ def ensembles(variant: str) -> Callable[[Found], Effect]:
         words = f"gain: {LABELS[variant]} {spread(a)} points, Scratch {spread(b)}"
         n = min(len(a), len(b))
         effect = effects.above(b[:n] / 3 - a[:n])
-        return effect.said(words, of="a third of Scratch minus the other, points")
+        of = f"a third of Scratch's gain minus that of {LABELS[variant]}, points"
+        return effect.said(words, of=of)
 
     return evaluate
 
@@ -176,10 +180,10 @@ def flows_at_start(
     def evaluate(found: Found) -> Effect:
         a, b = map(np.asarray, entries(found["starts"], variant, base))
         ratio = np.log(a) - np.log(b)
-        words = f"{LABELS[variant]} {spread(a, 3)}, {LABELS[base]} {spread(b, 3)}"
+        words = f"norm: {LABELS[variant]} {spread(a, 3)}, {LABELS[base]} {spread(b, 3)}"
         compare = effects.within if equal else effects.above
         effect = compare(ratio, float(np.log(times))).as_ratio()
-        return effect.said(words, of="ratio")
+        return effect.said(words, of=f"ratio, {LABELS[variant]} to {LABELS[base]}")
 
     return evaluate
 
@@ -206,7 +210,8 @@ def rises_more(better: str, worse: str) -> Callable[[Found], Effect]:
     def evaluate(found: Found) -> Effect:
         a, b = _rises(found, better, worse)
         effect = effects.above(a - b).as_ratio()
-        return effect.said(_times({better: a, worse: b}), of="ratio of both")
+        of = f"ratio of the rises, {LABELS[better]} to {LABELS[worse]}"
+        return effect.said(_times({better: a, worse: b}), of=of)
 
     return evaluate
 
@@ -222,14 +227,15 @@ def rises(variant: str) -> Premise:
         values, _ = _rises(found, variant, variant)
         return effects.above(values).said(_times({variant: values}))
 
-    return Premise(f"the norm rises at mask updates of {variant}", evaluate)
+    return Premise(f"the norm rises at mask updates of {LABELS[variant]}", evaluate)
 
 
 def inverted(found: Found) -> Effect:
-    """Rises of the norm by inverted growth, and a half of those of RigL+."""
+    """Rises of the norm by inverted growth, and half of those of RigL+."""
     a, b = _rises(found, "rigl_plus", "rigl_inverted_plus")
     words = _times({"rigl_inverted_plus": b, "rigl_plus": a})
-    return effects.above(0.5 * a - b).said(words, of="difference of logarithms")
+    of = "logarithm of the rise, half of RigL+'s minus that of RigL+, inverted"
+    return effects.above(0.5 * a - b).said(words, of=of)
 
 
 def _times(logs: Mapping[str, np.ndarray]) -> str:
@@ -249,14 +255,19 @@ def _escapes(found: Found, variant: str) -> tuple[np.ndarray, int]:
 
 def plateau(found: Found) -> Effect:
     """Steps at which tickets and training from scratch leave the first plateau."""
-    (lt, never), (scratch, _) = (_escapes(found, name) for name in ("lt", "scratch"))
-    each = (
-        f"{name} at {', '.join(f'{n:,}' if n < never else 'never' for n in at)}"
-        for name, at in (("LT", lt), ("Scratch", scratch))
-    )
-    words = f"updates by seed: {'; '.join(each)} (counts as {never:,})"
-    effect = effects.higher(scratch, lt, exact=True)
-    return effect.said(words, of="Scratch minus LT, updates")
+    each = {name: _escapes(found, name) for name in ("lt", "scratch")}
+    words = "; ".join(f"{LABELS[name]} {_at(*one)}" for name, one in each.items())
+    effect = effects.higher(each["scratch"][0], each["lt"][0], exact=True)
+    return effect.said(f"updates by seed: {words}", of="Scratch minus LT, updates")
+
+
+def _at(left: np.ndarray, never: int) -> str:
+    """Lists the updates at which seeds left the plateau, and how many never did."""
+    some = [f"{update:,}" for update in left if update < never]
+    stayed = len(left) - len(some)
+    words = [f"at {', '.join(some)}"] if some else []
+    words += [f"{stayed} never (counts as {never:,})"] if stayed else []
+    return ", ".join(words)
 
 
 def flows_more(better: str, worse: str, *, until: float) -> Callable[[Found], Effect]:
@@ -275,8 +286,9 @@ def flows_more(better: str, worse: str, *, until: float) -> Callable[[Found], Ef
             means.append(np.asarray(curve["norm"])[:, early].mean(axis=1))
         n = min(map(len, means))
         a, b = (values[:n] for values in means)
-        words = f"{LABELS[better]} {spread(a, 3)}, {LABELS[worse]} {spread(b, 3)}"
-        return effects.above(a - b).said(words, of="difference")
+        words = f"norm: {LABELS[better]} {spread(a, 3)}, {LABELS[worse]} {spread(b, 3)}"
+        of = f"norm, {LABELS[better]} minus {LABELS[worse]}"
+        return effects.above(a - b).said(words, of=of)
 
     return evaluate
 
@@ -293,9 +305,10 @@ def distances(found: Found) -> Effect:
     near = [np.asarray(values) for values in order.values()]
     each = zip(order, near, strict=True)
     words = ", ".join(f"{name} {spread(values)}" for name, values in each)
+    words = f"distance: {words}"
     pairs = itertools.pairwise(zip(order, near, strict=True))
     parts = (
-        effects.above(b - a).named(f"{far} minus {close}")
+        effects.above(b - a).named(f"distance, {far} minus {close}")
         for (close, a), (far, b) in pairs
     )
     return effects.every(*parts, words=words)
@@ -303,12 +316,14 @@ def distances(found: Found) -> Effect:
 
 def negatives(found: Found) -> Effect:
     """New negative eigenvalues after mask updates, averaged within seeds."""
-    return _after_updates(found, curvature.new_negatives).named("after minus before")
+    effect = _after_updates(found, curvature.new_negatives)
+    return effect.named("negative eigenvalues, after minus before")
 
 
 def least_falls(found: Found) -> Effect:
     """Fall of the least eigenvalue over mask updates, averaged within seeds."""
-    return _after_updates(found, curvature.falls).named("before minus after")
+    effect = _after_updates(found, curvature.falls)
+    return effect.named("least eigenvalue, before minus after")
 
 
 def _after_updates(

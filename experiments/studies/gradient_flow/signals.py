@@ -138,13 +138,13 @@ def _share(found: pd.DataFrame, name: str) -> np.ndarray:
 def _vanishes(found: pd.DataFrame) -> Effect:
     share = _share(found, "dense")
     words = f"{effects.spread(share, 3)} of the dense network's"
-    return effects.below(share, KEPT).said(words, of="fraction")
+    return effects.below(share, KEPT).said(words, of="fraction of the deviation kept")
 
 
 def _stays(found: pd.DataFrame) -> Effect:
     share = _share(found, "neurons")
     words = f"{effects.spread(share, 3)} of the dense network's"
-    return effects.above(share, KEPT).said(words, of="fraction")
+    return effects.above(share, KEPT).said(words, of="fraction of the deviation kept")
 
 
 def _keeps_more(more: str, less: str) -> Callable[[pd.DataFrame], Effect]:
@@ -152,8 +152,9 @@ def _keeps_more(more: str, less: str) -> Callable[[pd.DataFrame], Effect]:
 
     def compare(found: pd.DataFrame) -> Effect:
         a, b = _share(found, more), _share(found, less)
-        words = f"{effects.spread(a, 3)} against {effects.spread(b, 3)}"
-        return effects.above(a - b).said(words, of="difference of the fractions")
+        words = f"{LABELS[more]}: {effects.spread(a, 3)} of the dense network's, "
+        words += f"{LABELS[less]}: {effects.spread(b, 3)}"
+        return effects.above(a - b).said(words, of="first minus second fraction")
 
     return compare
 

@@ -55,7 +55,8 @@ def _lower(name: str, other: str, percent: int) -> Callable[[Found], Effect]:
     def evaluate(found: Found) -> Effect:
         ours, theirs = losses(found, percent, name, other)
         words = f"{name} {spread(ours, 3)}, {other} {spread(theirs, 3)} at {percent} %"
-        return effects.above(theirs - ours).said(words, of="difference, nats")
+        of = f"{other} minus {name}, nats"
+        return effects.above(theirs - ours).said(words, of=of)
 
     return evaluate
 

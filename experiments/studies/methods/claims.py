@@ -133,7 +133,7 @@ def _costs(name: str) -> Premise:
 
     def evaluate(found: Found) -> Effect:
         dense, sparse = accuracies(found, "dense", name)
-        words = f"dense {spread(dense)}, {spread(sparse)}"
+        words = f"dense {spread(dense)} %, {_plain(name)} {spread(sparse)} %"
         return effects.above(dense - sparse, COST).said(words)
 
     return Premise(
@@ -186,7 +186,7 @@ CLAIMS = (
         (_costs("synflow"),),
     ),
     Claim(
-        "constant fan-in costs nothing",
+        f"constant fan-in costs less than {MARGIN:g} point",
         "A constant fan-in costs RigL no accuracy if neurons may be removed.",
         "ResNet-50: SRigL close to RigL up to 95 % (Lasby et al. 2023, "
         "arXiv:2305.02299)",

@@ -60,11 +60,12 @@ def _carries_most(control: str) -> Callable[[Found], Effect]:
         names = ("ticket", control, "random_weights")
         ticket, kept, drawn = each = accuracies(found, "k_150", *names)
         words = ", ".join(
-            f"{name.replace('_', ' ')} {spread(one)}"
+            f"{_plain(name)} {spread(one)} %"
             for name, one in zip(names, each, strict=True)
         )
         effect = effects.above(kept - drawn - HALF * (ticket - drawn))
-        return effect.said(words, of="recovered minus half of the gap, points")
+        of = f"gain of {_plain(control)} minus half of the gap, points"
+        return effect.said(words, of=of)
 
     return evaluate
 
@@ -74,20 +75,28 @@ def _above(name: str, other: str) -> Callable[[Found], Effect]:
 
     def evaluate(found: Found) -> Effect:
         one, two = accuracies(found, "k_150", name, other)
-        words = f"{name.replace('_', ' ')} {spread(one)}, "
-        words += f"{other.replace('_', ' ')} {spread(two)}"
-        return effects.above(one - two).said(words, of="difference, points")
+        words = f"{_plain(name)} {spread(one)} %, {_plain(other)} {spread(two)} %"
+        of = f"{_plain(name)} minus {_plain(other)}, points"
+        return effects.above(one - two).said(words, of=of)
 
     return evaluate
 
 
+def _plain(name: str) -> str:
+    """Writes the name of a control as words."""
+    return name.replace("_", " ")
+
+
 def _sign_in(found: Found) -> Effect:
     names = ("sign_in", "plain", "plain_half")
-    ours, *others = (accuracies(found, name, "ticket")[0] for name in names)
-    words = f"Sign-In {spread(ours)}, plain {spread(others[0])}, "
-    words += f"with half the weight decay {spread(others[1])}"
-    parts = (effects.above(ours - one).named("difference, points") for one in others)
-    return effects.every(*parts, words=words)
+    ours, plain, half = (accuracies(found, name, "ticket")[0] for name in names)
+    words = f"Sign-In {spread(ours)} %, plain {spread(plain)} %, with half the weight "
+    words += f"decay {spread(half)} %"
+    return effects.every(
+        effects.above(ours - plain).named("Sign-In minus plain, points"),
+        effects.above(ours - half).named("Sign-In minus half the decay, points"),
+        words=words,
+    )
 
 
 def _room(run: str) -> Premise:
@@ -107,8 +116,8 @@ def _aligned(share: float) -> Callable[[Found], Effect]:
     def evaluate(found: Found) -> Effect:
         names = ("k_150", "aligned_150", "unaligned_150")
         ticket, ours, others = (accuracies(found, name, "ticket")[0] for name in names)
-        words = f"tickets {spread(ticket)}, aligned {spread(ours)}, "
-        words += f"unaligned {spread(others)}"
+        words = f"tickets {spread(ticket)} %, aligned {spread(ours)} %, "
+        words += f"unaligned {spread(others)} %"
         effect = effects.above(ours - others - share * (ticket - others))
         part = f" minus {share:g} of what is lost" if share else ""
         return effect.said(words, of=f"aligned minus unaligned{part}, points")

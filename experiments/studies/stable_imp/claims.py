@@ -6,8 +6,10 @@ presumes, before any run of `cifar16`; see `cifar16` for what had been seen of i
 setting. Some claims changed again when the first eight runs of `cifar16` had been seen,
 and before any run had pruned with its stabilizer: all that compare stable with unstable
 training, since their premises became stricter (dense networks and pruned levels must
-both be stable, or unstable) and another run is the stable one. They are marked as
-written after.
+both be stable, or unstable) and another run is the stable one. "Late levels are not
+connected" changed once more when it had been contradicted at both scales: it now
+presumes levels as sparse as those of which the paper says it. All of these are marked
+as written after.
 """
 
 from experiments.studies.claims import Claim

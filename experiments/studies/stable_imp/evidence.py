@@ -22,6 +22,11 @@ from experiments.studies.stable_imp.quantities import (
 )
 
 _LOST = "dense minus tickets, points"
+_CONTROLS = {
+    "reinitialized": "reinitialized",
+    "shuffled_layers": "shuffled masks",
+    "random_mask": "random masks",
+}
 
 
 def becomes_stable(level: int) -> Callable[[Found], Effect]:
@@ -34,9 +39,14 @@ def becomes_stable(level: int) -> Callable[[Found], Effect]:
     def evaluate(found: Found) -> Effect:
         each = list(onset(found, level).items())
         (begin, first), (end, last) = each[0], each[-1]
-        words = f"{spread(first)} from update {begin}, {spread(last)} from {end}"
-        falls = effects.above(first - last).named("first minus last, points")
-        ends = effects.below(last, STABLE).named(f"from update {end}, points")
+        words = f"instability {spread(first)} points from update {begin}, "
+        words += f"{spread(last)} from {end}"
+        falls = effects.above(first - last).named(
+            "instability, first minus last, points"
+        )
+        ends = effects.below(last, STABLE).named(
+            f"instability from update {end}, points"
+        )
         return effects.every(falls, ends, words=words)
 
     return evaluate
@@ -49,8 +59,12 @@ def tickets_sooner(found: Found) -> Effect:
     if not between:
         raise NotMeasured("no common starts")
     a, b = (np.mean([of[k] for k in between], axis=0) for of in (dense, tickets))
-    words = f"dense {spread(a)}, tickets {spread(b)}, mean over updates {between}"
-    return effects.above(a - b).said(words, of="dense minus tickets, points")
+    words = (
+        f"instability of dense networks {spread(a)} points, of tickets {spread(b)}, "
+    )
+    words += f"mean over updates {', '.join(f'{k:,}' for k in between)}"
+    of = "instability, dense minus tickets, points"
+    return effects.above(a - b).said(words, of=of)
 
 
 def _drop(found: Found, place: int) -> tuple[np.ndarray, int]:
@@ -97,9 +111,9 @@ def made_stable(found: Found) -> Effect:
     """Instability of dense networks by batch size."""
     pair = entries(found["batches"], "small", "large")
     a, b = (instabilities(variant, pruned=False) for variant in pair)
-    words = f"dense: {spread(a)} points, {spread(b)} at large batches"
-    falls = effects.above(a - b).named("fall, points")
-    ends = effects.below(b, STABLE).named("at large batches, points")
+    words = f"instability {spread(a)} points, {spread(b)} at large batches"
+    falls = effects.above(a - b).named("fall of the instability, points")
+    ends = effects.below(b, STABLE).named("instability at large batches, points")
     return effects.every(falls, ends, words=words)
 
 
@@ -107,8 +121,8 @@ def warmup_helps(found: Found) -> Effect:
     """Instability with and without warm-up."""
     plain, warm = entries(found["warmup"], "plain", "warm")
     a, b = (instabilities(variant, pruned=False) for variant in (plain, warm))
-    words = f"dense: {spread(a)} points, {spread(b)} with it"
-    return effects.above(a - b).said(words, of="without minus with, points")
+    words = f"instability {spread(a)} points, {spread(b)} with warm-up"
+    return effects.above(a - b).said(words, of="without minus with warm-up, points")
 
 
 def stays_stable(found: Found) -> Effect:
@@ -131,7 +145,8 @@ def win(control: str) -> Callable[[Found], Effect]:
         values = gaps(stable, control)
         exact = has_dead(stable, control=control)
         words = f"{spread(values)} points"
-        return effects.above(values, exact=exact).said(words, of="gap, points")
+        of = f"tickets minus {_CONTROLS[control]}, points"
+        return effects.above(values, exact=exact).said(words, of=of)
 
     return evaluate
 
@@ -140,18 +155,21 @@ def no_win(found: Found) -> Effect:
     """Gap where unstable, and half of it where stable."""
     pair = entries(found["variants"], "unstable", "stable")
     unstable, stable = map(gaps, pair)
-    words = f"gap {spread(unstable)} points, stable {spread(stable)}"
+    words = (
+        f"gap {spread(unstable)} points where unstable, {spread(stable)} where stable"
+    )
     effect = effects.above(0.5 * stable - unstable, exact=has_dead(*pair))
-    return effect.said(words, of="half of the stable gap minus the other, points")
+    return effect.said(words, of="half of the stable gap minus the unstable, points")
 
 
 def repelled(found: Found) -> Effect:
     """Gap of tickets with and without repulsion."""
     pair = entries(found["penalty"], "stable", "repelled")
     before, after = map(gaps, pair)
-    words = f"gap {spread(before)} points, repelled {spread(after)}{_strength(pair[1])}"
+    words = f"gap {spread(before)} points, with repulsion {spread(after)}"
+    words += _strength(pair[1])
     effect = effects.above(0.5 * before - after, exact=has_dead(*pair))
-    return effect.said(words, of="half of the gap minus that repelled, points")
+    return effect.said(words, of="half of the gap minus that with repulsion, points")
 
 
 def controls_spared(found: Found) -> Effect:
@@ -172,12 +190,15 @@ def attracted(found: Found) -> Effect:
     plain, attracted = pair = entries(found["penalty"], "unstable", "attracted")
     gain = accuracies(attracted, "ticket") - accuracies(plain, "reinitialized")
     before = gaps(plain)
-    words = f"above plain controls by {spread(gain)} points, plain by {spread(before)}"
+    words = f"attracted tickets {spread(gain)} points above plain controls, plain "
+    words += f"tickets {spread(before)}"
     words += _strength(attracted)
     exact = has_dead(*pair)
-    above = effects.above(gain, exact=exact).named("above plain controls, points")
+    above = effects.above(gain, exact=exact).named(
+        "attracted tickets minus plain controls, points"
+    )
     more = effects.above(gain - before, exact=exact)
-    parts = above, more.named("more than plain tickets are, points")
+    parts = above, more.named("attracted minus plain tickets, points")
     return effects.every(*parts, words=words)
 
 
@@ -185,9 +206,9 @@ def attraction_hurts(found: Found) -> Effect:
     """Loss of controls by attraction."""
     pair = entries(found["penalty"], "unstable", "attracted")
     a, b = (accuracies(variant, "reinitialized") for variant in pair)
-    words = f"lose {spread(a - b)} points{_strength(pair[1])}"
+    words = f"controls lose {spread(a - b)} points{_strength(pair[1])}"
     effect = effects.above(a - b, exact=has_dead(*pair))
-    return effect.said(words, of="loss, points")
+    return effect.said(words, of="controls without minus with attraction, points")
 
 
 def _strength(variant: Found) -> str:
@@ -199,7 +220,9 @@ def angles(found: Found) -> Effect:
     """Angles between successive levels."""
     pair = entries(found["variants"], "unstable", "stable")
     unstable, stable = map(successive, pair)
-    words = f"{spread(unstable)} right angles, stable {spread(stable)}"
+    words = (
+        f"{spread(unstable)} right angles where unstable, {spread(stable)} where stable"
+    )
     near = effects.below(stable, NEAR).named("stable, right angles")
     far = effects.above(unstable, FAR).named("unstable, right angles")
     return effects.every(near, far, words=words)
@@ -209,7 +232,9 @@ def medium_connected(found: Found) -> Effect:
     """Rises of the error between medium levels."""
     pair = entries(found["variants"], "unstable", "stable")
     unstable, stable = (rises(variant, "medium") for variant in pair)
-    words = f"rise {spread(unstable)} points, stable {spread(stable)}"
+    words = (
+        f"rise {spread(unstable)} points where unstable, {spread(stable)} where stable"
+    )
     near = effects.below(stable, STABLE).named("stable rise, points")
     far = effects.above(unstable, STABLE).named("unstable rise, points")
     return effects.every(near, far, words=words)
@@ -228,5 +253,9 @@ def thresholds(found: Found) -> Effect:
     unstable, stable = entries(found["variants"], "unstable", "stable")
     logs = [np.log(np.asarray(v["thresholds"], np.float64)) for v in (unstable, stable)]
     a, b = (np.mean(each[:, each.shape[1] // 2 :], axis=1) for each in logs)
-    effect = effects.above(b - a).as_ratio()
-    return effect.said("thresholds where stable over those where unstable", of="ratio")
+    words = ", ".join(
+        f"{np.exp(one.mean()):.3g} where {name}"
+        for name, one in (("unstable", a), ("stable", b))
+    )
+    words = f"magnitude of the threshold, geometric mean: {words}"
+    return effects.above(b - a).as_ratio().said(words, of="ratio, stable to unstable")

@@ -20,7 +20,7 @@ STABLE = 100 * mode_connectivity.STABLE_BELOW  # points of instability
 LATE = 0.5  # late levels start at this fraction of all levels
 APART = 0.1  # of a right angle, by which a penalty must move levels
 NEAR, FAR = 1 / 3, 2 / 3  # of a right angle: the same region, and nearly orthogonal
-FEW = 3.5  # percent of weights that Maene et al.'s level 15 of 25 leaves
+FEW = round(100 * 0.8**15, 1)  # percent left at Maene et al.'s level 15 of 25
 MATCHING = 0.5  # points of accuracy below dense that count as matching
 CHANCE = 10.0  # percent, of ten classes
 
@@ -127,7 +127,7 @@ def rises(variant: Found, part: str) -> np.ndarray:
 
     Args:
       variant: measurements of a run.
-      part: "medium" for the middle third of levels that prune, rounded outwards, or
+      part: "medium" for the middle third of levels that prune, rounded outward, or
         "late" for the last third.
     """
     rows = np.asarray(variant["successive"], np.float64)
@@ -144,11 +144,16 @@ def few_left(variant: Found) -> Effect:
 
     Args:
       variant: measurements of a run.
+
+    Raises:
+      NotMeasured: if there are no successive levels.
     """
     levels = variant["successive_levels"]
+    if not levels:
+        raise NotMeasured("no successive levels")
     first = levels[-_third(len(levels))]
     left = variant["remaining"][variant["levels"].index(first)]
-    return fact(left <= FEW, f"{left:.3g} % in the first of them")
+    return fact(round(left, 1) <= FEW, f"{left:.3g} % in the first of them")
 
 
 def _third(levels: int) -> int:

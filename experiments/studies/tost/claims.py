@@ -22,7 +22,7 @@ import numpy as np
 from experiments.studies import effects
 from experiments.studies.claims import Claim, Found, NotMeasured, Premise, are_dead
 from experiments.studies.effects import Effect, spread
-from experiments.studies.tost.variants import LABELS, TECHNIQUES, Cell
+from experiments.studies.tost.variants import LABELS, MASK_LABELS, TECHNIQUES, Cell
 
 Gains = dict[Cell, np.ndarray]
 CHANCE = 10.0  # percent, of ten classes
@@ -112,14 +112,21 @@ def _with_any_mask(variant: str) -> Callable[[Found], Effect]:
         kinds = dict.fromkeys(cell.mask for cell in each)
         of = {mask: _chosen(each, mask=mask) for mask in kinds}
         parts = [
-            _mean_above(found, variant, one).named(f"gain with {mask} masks, points")
+            _mean_above(found, variant, one).named(f"gain with {_masks(mask)}, points")
             for mask, one in of.items()
         ]
         means = {mask: _mean(one) for mask, one in of.items()}
-        words = ", ".join(f"{mask} {spread(mean)}" for mask, mean in means.items())
+        words = ", ".join(
+            f"{MASK_LABELS[mask]} {spread(mean)}" for mask, mean in means.items()
+        )
         return effects.every(*parts, words=f"{words} points")
 
     return evaluate
+
+
+def _masks(kind: str) -> str:
+    """Names a kind of masks, as in "SNIP masks"."""
+    return "masks of tickets" if kind == "tickets" else f"{MASK_LABELS[kind]} masks"
 
 
 def _at(found: Found) -> dict[int, Gains]:
