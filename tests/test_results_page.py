@@ -21,8 +21,8 @@ SPEEDS = {
     ),
     "benchmark-cpu.md": (),
     "benchmark-cpu-reproduction-before.md": ("329", "336"),
-    "benchmark-cpu-reproduction-now.md": ("126", "214"),
-    "benchmark-cpu-five-seeds.md": ("46", "49", "103", "102", "2.29", "2.22"),
+    "benchmark-cpu-reproduction-now.md": ("110", "192"),
+    "benchmark-cpu-five-seeds.md": ("48", "50", "101", "111", "1.95", "2.14"),
     "benchmark-cpu-reproduction.md": ("175", "105", "122", "78", "212", "278", "669"),
     "compaction-cpu.md": (
         *("3.88", "3.06", "4.21", "77.7", "23.6", "34.6", "43.6", "98.22", "94.37"),

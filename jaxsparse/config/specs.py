@@ -45,7 +45,7 @@ class Spec:
         """The name in reports: the label, or the name if there is none."""
         return self.label or self.name
 
-    @property
+    @functools.cached_property
     def is_built_in(self) -> bool:
         """Whether the entry is one of the package."""
         return isinstance(self.function, str) and self.function.startswith(PACKAGE)
