@@ -157,5 +157,5 @@ def test_on_a_page_without_effects_few_pages_have_a_verdict() -> None:
 
 
 def test_dead_networks_are_those_near_chance() -> None:
-    assert claims.are_dead([60.0, 14.0], 10.0)
-    assert not claims.are_dead([60.0, 16.0], 10.0)
+    assert claims.are_dead([60.0, 14.0])
+    assert not claims.are_dead([60.0, 16.0])

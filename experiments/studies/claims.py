@@ -29,7 +29,8 @@ Found = Mapping[str, Any]
 MIN_UNITS = 3
 SIGNIFICANT = 0.05
 SHORT = 1 / 3  # of the published number of updates
-DEAD = 1.5  # times the accuracy of guessing
+CHANCE = 10.0  # percent: the accuracy of guessing one of ten classes
+DEAD = 1.5  # times that: below it, a network has not learned
 REPRODUCED, CONTRADICTED, UNCLEAR = "reproduced", "contradicted", "unclear"
 ABSENT, NOT_MEASURED = "premise absent", "not measured"
 VERDICTS = (REPRODUCED, CONTRADICTED, UNCLEAR, ABSENT, NOT_MEASURED)
@@ -264,12 +265,10 @@ def entries(part: Found, *names: str) -> list[Any]:
     return [part[name] for name in names]
 
 
-def are_dead(accuracies: Any, chance: float) -> bool:
+def are_dead(accuracies: Any) -> bool:
     """Returns whether some network never learned, so that tests must be exact.
 
     Args:
-      accuracies: test accuracies.
-      chance: accuracy of guessing, in the same unit. A network below `DEAD` times this
-        has not learned.
+      accuracies: test accuracies in percent, of ten classes.
     """
-    return bool(np.min(accuracies) < DEAD * chance)
+    return bool(np.min(accuracies) < DEAD * CHANCE)

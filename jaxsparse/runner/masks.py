@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from jaxsparse import multihost
 from jaxsparse.lottery import controls, imp, particles, tickets
@@ -99,9 +100,9 @@ def _prune(saved: SavedStates, level: int) -> Masks:
     """
     experiment, source = saved.experiment, plan_lib.masks_source(saved.plan, level)
     end, before = saved.end_of(source), level_masks(saved, source.level)
-    # Failed replicates stay in the arrays, and `imp.prune` rejects NaN.
+    # Failed replicates stay in the arrays, but scores of their weights may be NaN.
     failed = records.failed_replicates(saved.run_dir, saved.plan, source)
-    params, stats = _replace_nonfinite((end.params, end.batch_stats), failed)
+    params, stats = _replace((end.params, end.batch_stats), failed, saved)
     mean = functools.partial(
         particles.average, particles=saved.plan.retraining.particles
     )
@@ -120,19 +121,22 @@ def _prune(saved: SavedStates, level: int) -> Masks:
     )
 
 
-def _replace_nonfinite(tree: Any, failed: list[int]) -> Any:
-    """Replaces non-finite numbers of failed replicates by 0, to allow choosing masks.
+def _replace(ended: Any, failed: list[int], saved: SavedStates) -> Any:
+    """Replaces what failed replicates ended with by what they began with.
+
+    Numbers that are not finite in that either are replaced by 0.
 
     Args:
-      tree: arrays [r ...], such as weights and batch statistics.
+      ended: weights and batch statistics, arrays [r ...].
       failed: numbers of the replicates that had a non-finite loss.
+      saved: states of earlier stages.
     """
     if not failed:
-        return tree
-    rows = jnp.asarray(failed)
+        return ended
+    rows, begun = jnp.asarray(failed), (saved.init.params, saved.init.batch_stats)
 
-    def one(leaf: Any) -> Any:
-        mended = jnp.nan_to_num(leaf[rows], nan=0.0, posinf=0.0, neginf=0.0)
-        return leaf.at[rows].set(mended)
+    def one(new: Array, old: Array) -> Array:
+        finite = jnp.nan_to_num(old[rows], nan=0.0, posinf=0.0, neginf=0.0)
+        return new.at[rows].set(finite)
 
-    return jax.tree.map(one, tree)
+    return jax.tree.map(one, ended, begun)

@@ -1,6 +1,7 @@
 """Who may go on in a folder: the same experiment on the same data, or anyone, if no
 step was trained there."""
 
+import functools
 import json
 import logging
 from pathlib import Path
@@ -290,7 +291,7 @@ def test_all_stages_depend_on_the_pretraining(tmp_path: Path) -> None:
         assert records.failed_replicates(tiny.desk(tmp_path), plan, stage) == [0]
 
 
-def test_batch_statistics_of_a_broken_replicate_allow_masks_by_a_score(
+def test_any_numbers_of_a_broken_replicate_allow_masks_by_a_score(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fields = {"model.name": "resnet_8", "model.width": 2, "lottery.levels": 1}
@@ -300,12 +301,15 @@ def test_batch_statistics_of_a_broken_replicate_allow_masks_by_a_score(
     row |= {"level": 0, "variant": "ticket"}
     metrics_log.append(tmp_path / "metrics.jsonl", [row])
 
-    def masks_of(first: float) -> Any:
-        """Those of level 1, where this is in the statistics of the first replicate."""
+    def masks_of(first: float, part: str) -> Any:
+        """Those of level 1, where this is in a part of the first replicate."""
         saved = SavedStates(made, tiny.desk(tmp_path), writes=False)
-        stats = jax.tree.map(lambda leaf: leaf.at[0].set(first), saved.init.batch_stats)
-        end = saved.init._replace(batch_stats=stats)
+        fill = functools.partial(jax.tree.map, lambda leaf: leaf.at[0].set(first))
+        end = saved.init._replace(**{part: fill(getattr(saved.init, part))})
         monkeypatch.setattr(SavedStates, "end_of", lambda self, stage: end)
         return jax.tree.map(lambda leaf: leaf[1], level_masks(saved, 1))
 
-    tiny.check_equal(masks_of(np.nan), masks_of(0.5))
+    sound = masks_of(0.5, "batch_stats")
+    tiny.check_equal(masks_of(np.nan, "batch_stats"), sound)
+    tiny.check_equal(masks_of(np.nan, "params"), sound)
+    tiny.check_equal(masks_of(1e38, "params"), sound)  # whose flow would overflow

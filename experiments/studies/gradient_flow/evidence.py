@@ -22,7 +22,6 @@ from jaxsparse.analysis import mode_connectivity
 
 CONNECTED, APART = 1.0, 5.0  # percentage points of error barrier: below, above
 EARLY = 0.25  # of training: mask updates that are compared
-CHANCE = 10.0  # percent, of ten classes
 
 
 def higher(
@@ -50,7 +49,7 @@ def higher(
             effect = effects.higher_by_summary(*summaries)
             return effect.said(words, of=of)
         a, b = (np.asarray(one["accuracy"]) for one in pair)
-        exact = are_dead(np.concatenate([a, b]), CHANCE)
+        exact = are_dead(np.concatenate([a, b]))
         if not paired or len(a) != len(b):
             effect = effects.higher(a, b, exact=exact)
         else:

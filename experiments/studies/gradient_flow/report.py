@@ -161,7 +161,7 @@ def _dead(entry: Found) -> str:
         mean, sd, n = evidence.summary(entry)
         return f"{mean:.2f} ± {sd:.2f} over {n}" if sd > DEAD else ""
     values = np.asarray(entry.get("accuracy", ()))
-    count = int(np.sum(values < claims_lib.DEAD * evidence.CHANCE))
+    count = int(np.sum(values < claims_lib.DEAD * claims_lib.CHANCE))
     return f"{count} of {len(values)}" if count else ""
 
 

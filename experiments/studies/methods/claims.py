@@ -25,7 +25,6 @@ from experiments.studies.claims import (
 from experiments.studies.effects import Effect, spread
 
 SPARSITY = 95  # percent, at which claims are judged
-CHANCE = 10.0  # percent, of ten classes
 COST = 0.5  # points of accuracy that pruning must cost, so that methods can differ
 MARGIN = 1.0  # points within which methods are as good as each other
 # Updates of a run over the published 62,560 of residual networks, or 11,719 of
@@ -81,7 +80,7 @@ def above(name: str, *others: str) -> Callable[[Found], Effect]:
 
     def evaluate(found: Found) -> Effect:
         ours, *theirs = each = accuracies(found, name, *others)
-        exact = any(are_dead(one, CHANCE) for one in each)
+        exact = any(are_dead(one) for one in each)
         parts = (
             effects.above(ours - one, exact=exact).named(_difference(name, other))
             for other, one in zip(others, theirs, strict=True)
@@ -108,7 +107,7 @@ def _no_worse(name: str, other: str) -> Callable[[Found], Effect]:
 
     def evaluate(found: Found) -> Effect:
         ours, theirs = each = accuracies(found, name, other)
-        exact = any(are_dead(one, CHANCE) for one in each)
+        exact = any(are_dead(one) for one in each)
         effect = effects.above(ours - theirs, -MARGIN, exact=exact)
         return effect.said(_describe((name, other), each), _difference(name, other))
 
@@ -120,7 +119,7 @@ def _higher(name: str, other: str) -> Callable[[Found], Effect]:
 
     def evaluate(found: Found) -> Effect:
         one, two = (accuracies(found, each)[0] for each in (name, other))
-        exact = are_dead(one, CHANCE) or are_dead(two, CHANCE)
+        exact = are_dead(one) or are_dead(two)
         effect = effects.higher(one, two, exact=exact)
         words = _describe((name, other), (one, two))
         return effect.said(words, _difference(name, other))

@@ -22,7 +22,6 @@ APART = 0.1  # of a right angle, by which a penalty must move levels
 NEAR, FAR = 1 / 3, 2 / 3  # of a right angle: the same region, and nearly orthogonal
 FEW = round(100 * 0.8**15, 1)  # percent left at Maene et al.'s level 15 of 25
 MATCHING = 0.5  # points of accuracy below dense that count as matching
-CHANCE = 10.0  # percent, of ten classes
 
 
 def gaps(variant: Found, control: str = "reinitialized") -> np.ndarray:
@@ -188,6 +187,4 @@ def has_dead(*variants: Found, control: str = "reinitialized") -> bool:
       *variants: measurements of runs.
       control: the control.
     """
-    return any(
-        are_dead(rows, CHANCE) for v in variants for rows in _compared(v, control)
-    )
+    return any(are_dead(rows) for v in variants for rows in _compared(v, control))

@@ -25,7 +25,6 @@ from experiments.studies.effects import Effect, spread
 from experiments.studies.tost.variants import LABELS, MASK_LABELS, TECHNIQUES, Cell
 
 Gains = dict[Cell, np.ndarray]
-CHANCE = 10.0  # percent, of ten classes
 UNKNOWN = "not known to us; gain above 0"
 
 
@@ -90,7 +89,7 @@ def _dead(found: Found, cells: Iterable[Cell], *variants: str) -> bool:
       *variants: the variants with techniques.
     """
     return any(
-        are_dead(found["cells"][cell][name]["accuracy"], CHANCE)
+        are_dead(found["cells"][cell][name]["accuracy"])
         for cell in cells
         for name in ("none", *variants)
     )
