@@ -24,7 +24,6 @@ MODULES = {
 # Known and to be divided.
 LEFT = {
     "jaxsparse/config/specs.py: MethodSpec",
-    "jaxsparse/models/layers.py: conv_unit",
 }
 
 

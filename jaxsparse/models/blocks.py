@@ -1,7 +1,7 @@
 """Residual blocks: convolutions whose output is added to a shortcut.
 
-All blocks take `act`, an activation function of one array, and `unit`, which is
-`layers.conv_unit` with the layers of the network bound by `layers.bind`.
+All blocks take `act`, an activation function of one array, and `unit`, the
+`layers.ConvUnit` of the network.
 """
 
 from collections.abc import Callable
@@ -49,7 +49,7 @@ class BasicBlock(nn.Module):
       shortcut: "projection" for a 1x1 convolution or "identity" for `subsample`; used
         where the shape changes.
       act: activation function, applied twice.
-      unit: `layers.conv_unit`, bound to the layers of the network by `layers.bind`.
+      unit: the network's unit, from `layers.bind`.
     """
 
     features: int
@@ -80,7 +80,7 @@ class Bottleneck(nn.Module):
       shortcut: "projection" for a 1x1 convolution or "identity" for `subsample`; used
         where the shape changes.
       act: activation function, applied three times.
-      unit: `layers.conv_unit`, bound to the layers of the network by `layers.bind`.
+      unit: the network's unit, from `layers.bind`.
     """
 
     features: int
@@ -113,7 +113,7 @@ def _fit(
     if block.shortcut == "identity":
         return subsample(x, features, stride=stride)
     # Without a ghost skip connection: the projection is a shortcut itself.
-    return block.unit(x, features, 1, stride=stride, skip=None, name="shortcut_{}")
+    return block.unit(x, features, 1, stride=stride, has_skip=False, name="shortcut_{}")
 
 
 class PreActivation(nn.Module):
@@ -128,7 +128,7 @@ class PreActivation(nn.Module):
       fits: whether the input has the shape of the output, so that it is the shortcut.
       act: activation function, applied twice.
       norm: creates normalization layers; already bound to training or evaluation mode.
-      unit: `layers.conv_unit`, bound to the convolution and no normalization.
+      unit: the network's unit, from `layers.bind`, without normalization.
     """
 
     features: int
@@ -147,5 +147,5 @@ class PreActivation(nn.Module):
         y = self.unit(self.act(self.norm(name="norm2")(y)), size, 3, name="{}2")
         if not self.fits:
             unit, out = self.unit, y.shape[-1]
-            x = unit(active, out, 1, stride=stride, skip=None, name="shortcut_{}")
+            x = unit(active, out, 1, stride=stride, has_skip=False, name="shortcut_{}")
         return x + y

@@ -1,10 +1,11 @@
 """Shared parts of the networks: a convolutional unit, stages, and the output layer.
 
-A network binds `conv_unit` once to the layers injected into it. The order of
+A network makes one `ConvUnit` of the layers injected into it. The order of
 convolution, normalization and ghost skip connection, and their names, are thus defined
 in one place.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -24,71 +25,79 @@ WEIGHTS = frozenset(("kernel", "embedding", "tied_embedding"))
 
 # Creates a layer: a linen class, or anything with the same call signature.
 ModuleFactory = Callable[..., nn.Module]
-# `conv_unit` after `bind`.
-ConvUnit = functools.partial[Array]
 
 
-def conv_unit(
-    x: Float[Array, "b h w i"],
-    features: int,
-    size: int,
-    *,
-    stride: int = 1,
-    name: str,
-    conv: ModuleFactory,
-    norm: ModuleFactory | None,
-    skip: ModuleFactory | None,
-    widths: Mapping[str, int] | None = None,
-) -> Float[Array, "b h2 w2 o"]:
-    """Computes norm(conv(x)) + skip(x).
+@dataclasses.dataclass(frozen=True, eq=False)
+class ConvUnit:
+    """The unit of a network: norm(conv(x)) + skip(x).
 
-    Every side is padded by size // 2 pixels, for any stride. With stride 2, "SAME" pads
-    an even image by (0, 1) and therefore samples other pixels than PyTorch's padding,
-    with which all published results were computed.
-
-    Args:
-      x: images or feature maps, [b, h, w, i].
-      features: channels of the output.
-      size: side of the kernel in pixels, odd.
-      stride: stride along h and w.
-      name: template of the layers' names, in which "{}" stands for conv, norm or skip.
+    Attributes:
       conv: creates the convolution; already bound to its dtype and `use_bias`.
       norm: creates the normalization, already bound to training or evaluation mode;
         None to omit it.
       skip: creates the ghost skip connection, called as
         `skip(features, stride=stride, name=...)`; None to omit it.
-      widths: channels of convolutions by name, in place of `features`; None for none.
-
-    Returns:
-      Feature maps, [b, h2, w2, o], before any activation function.
+      widths: channels of convolutions by name, in place of those asked for; None for
+        none.
     """
-    features = width_of(widths, name.format("conv"), features)
-    layer = conv(
-        features,
-        (size, size),
-        strides=(stride, stride),
-        padding=((size // 2, size // 2),) * 2,
-        name=name.format("conv"),
-    )
-    y = layer(x)
-    if norm is not None:
-        y = norm(name=name.format("norm"))(y)
-    if skip is None:
-        return y
-    return y + skip(features, stride=stride, name=name.format("skip"))(x)
+
+    conv: ModuleFactory
+    norm: ModuleFactory | None
+    skip: ModuleFactory | None
+    widths: Mapping[str, int] | None = None
+
+    def __call__(
+        self,
+        x: Float[Array, "b h w i"],
+        features: int,
+        size: int,
+        *,
+        stride: int = 1,
+        name: str,
+        has_skip: bool = True,
+    ) -> Float[Array, "b h2 w2 o"]:
+        """Computes the unit's output, before any activation function.
+
+        Every side is padded by size // 2 pixels, for any stride. With stride 2, "SAME"
+        pads an even image by (0, 1) and therefore samples other pixels than PyTorch's
+        padding, with which all published results were computed.
+
+        Args:
+          x: images or feature maps, [b, h, w, i].
+          features: channels of the output.
+          size: side of the kernel in pixels, odd.
+          stride: stride along h and w.
+          name: template of the layers' names, in which "{}" stands for conv, norm or
+            skip.
+          has_skip: whether the unit has the ghost skip connection, if the network has
+            them.
+
+        Returns:
+          Feature maps, [b, h2, w2, o].
+        """
+        features = width_of(self.widths, name.format("conv"), features)
+        layer = self.conv(
+            features,
+            (size, size),
+            strides=(stride, stride),
+            padding=((size // 2, size // 2),) * 2,
+            name=name.format("conv"),
+        )
+        y = layer(x)
+        if self.norm is not None:
+            y = self.norm(name=name.format("norm"))(y)
+        if self.skip is None or not has_skip:
+            return y
+        return y + self.skip(features, stride=stride, name=name.format("skip"))(x)
 
 
 def bind(network: Any, *, train: bool, use_bias: bool = False) -> ConvUnit:
-    """Binds `conv_unit` to the layers of a network.
+    """Makes the unit of a network from its layers.
 
     Args:
       network: a module with the fields `conv`, `norm`, `skip`, `dtype` and `widths`.
       train: whether normalization uses batch statistics instead of running statistics.
       use_bias: whether convolutions have biases.
-
-    Returns:
-      `conv_unit` without its layer arguments. Callers may still override `norm` and
-      `skip`.
     """
     norm = network.norm
     if norm is not None:
@@ -96,9 +105,7 @@ def bind(network: Any, *, train: bool, use_bias: bool = False) -> ConvUnit:
             norm, use_running_average=not train, dtype=network.dtype
         )
     conv = functools.partial(network.conv, use_bias=use_bias, dtype=network.dtype)
-    return functools.partial(
-        conv_unit, conv=conv, norm=norm, skip=network.skip, widths=network.widths
-    )
+    return ConvUnit(conv, norm, network.skip, network.widths)
 
 
 def within(unit: ConvUnit, name: str) -> ConvUnit:
@@ -108,7 +115,7 @@ def within(unit: ConvUnit, name: str) -> ConvUnit:
       unit: what `bind` returned, with the widths of the network.
       name: name of the block.
     """
-    return functools.partial(unit, widths=widths_within(unit.keywords["widths"], name))
+    return dataclasses.replace(unit, widths=widths_within(unit.widths, name))
 
 
 def widths_within(widths: Mapping[str, int] | None, name: str) -> dict[str, int]:
@@ -180,8 +187,8 @@ def depthwise(unit: ConvUnit, channels: int) -> ConvUnit:
       unit: what `bind` returned.
       channels: number of channels of the input.
     """
-    conv = functools.partial(unit.keywords["conv"], feature_group_count=channels)
-    return functools.partial(unit, conv=conv)
+    conv = functools.partial(unit.conv, feature_group_count=channels)
+    return dataclasses.replace(unit, conv=conv)
 
 
 def stages(

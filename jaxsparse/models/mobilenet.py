@@ -25,7 +25,7 @@ class Separable(nn.Module):
       features: channels of the output.
       stride: stride of the 3x3 convolution.
       act: activation function, applied after each of the two.
-      unit: `layers.conv_unit`, bound to the layers of the network by `layers.bind`.
+      unit: the network's unit, from `layers.bind`.
     """
 
     features: int
@@ -106,7 +106,7 @@ class MobileNetV1(nn.Module):
         """Computes logits [b, k]; in training, normalizes by batch statistics."""
         unit = layers.bind(self, train=train)
         first, *strides = self.strides
-        x = unit(images, self.width, 3, stride=first, skip=None, name="{}")
+        x = unit(images, self.width, 3, stride=first, has_skip=False, name="{}")
         x = self.act(x)
         for size, stride, name in layers.stages(
             self.blocks, self.features, tuple(strides)
@@ -133,7 +133,7 @@ class InvertedResidual(nn.Module):
       has_shortcut: whether the input is added to the output, which then has the same
         shape.
       act: activation function, applied after all convolutions but the last.
-      unit: `layers.conv_unit`, bound to the layers of the network by `layers.bind`.
+      unit: the network's unit, from `layers.bind`.
     """
 
     features: int
@@ -227,7 +227,7 @@ class MobileNetV2(nn.Module):
         """Computes logits [b, k]; in training, normalizes by batch statistics."""
         unit = layers.bind(self, train=train)
         first, *strides = self.strides
-        x = unit(images, self.width, 3, stride=first, skip=None, name="{}")
+        x = unit(images, self.width, 3, stride=first, has_skip=False, name="{}")
         x, expand = self.act(x), 1  # The first block does not expand (table 2).
         before = self.width
         for size, stride, name in layers.stages(

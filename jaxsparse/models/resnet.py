@@ -110,7 +110,9 @@ class ResNet(nn.Module):
             BLOCKS[self.block], shortcut=self.shortcut, act=self.act
         )
         size, stride = STEMS[self.stem]
-        x = unit(images, self.features[0], size, stride=stride, skip=None, name="{}")
+        x = unit(
+            images, self.features[0], size, stride=stride, has_skip=False, name="{}"
+        )
         x = self.act(x)
         if self.stem == "imagenet":
             # PyTorch's padding; "SAME" would pad an even image by (0, 1).

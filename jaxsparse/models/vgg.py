@@ -92,8 +92,9 @@ class VGG(nn.Module):
             x = self.pool(x) if block else x
             for _ in range(count):
                 # The first convolution has no skip connection: its input is the images.
-                skip = self.skip if number else None
+                has_skip = number > 0
                 number += 1
-                x = self.act(unit(x, size, 3, skip=skip, name=f"{{}}{number}"))
+                name = f"{{}}{number}"
+                x = self.act(unit(x, size, 3, has_skip=has_skip, name=name))
         layers.check_widths(self)
         return layers.classify(x, self.classes, dense=self.dense)

@@ -1,5 +1,6 @@
 """Wide residual networks: few pre-activation blocks with many channels."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 
@@ -77,8 +78,8 @@ class WideResNet(nn.Module):
             self.norm, use_running_average=not train, dtype=self.dtype
         )
         # Pre-activation: blocks normalize before a convolution, not after it.
-        unit = functools.partial(layers.bind(self, train=train), norm=None)
-        x = unit(images, self.width, 3, skip=None, name="{}")
+        unit = dataclasses.replace(layers.bind(self, train=train), norm=None)
+        x = unit(images, self.width, 3, has_skip=False, name="{}")
         counts = ((self.depth - 4) // 6,) * 3
         sizes = tuple(self.width * self.widen * 2**stage for stage in range(3))
         before = self.width
