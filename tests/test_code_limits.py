@@ -21,10 +21,6 @@ MODULES = {
     "ViT",
     "WideResNet",
 }
-# Known and to be divided.
-LEFT = {
-    "jaxsparse/config/specs.py: MethodSpec",
-}
 
 
 def files(root: Path) -> Iterator[tuple[str, str]]:
@@ -61,9 +57,9 @@ def test_functions_and_records_are_small(root: Path) -> None:
         f"{path}: {name}" for path, text in files(root) for name in too_large(text)
     }
     modules = {each for each in found if each.startswith("jaxsparse/models/")}
-    modules -= FOREIGN | LEFT
+    modules -= FOREIGN
     assert {each.rpartition(" ")[2] for each in modules} == MODULES
-    assert found - modules - LEFT == FOREIGN
+    assert found - modules == FOREIGN
 
 
 def test_files_are_short(root: Path) -> None:

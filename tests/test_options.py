@@ -244,7 +244,7 @@ def test_methods_of_users_may_take_records(monkeypatch: pytest.MonkeyPatch) -> N
         c.sparse.method, c.sparse.drop_fraction = "with_record", 0.2
         length: Any = types.SimpleNamespace(sparse={}, total=20)
         factory_methods.make_wrap(c, length, lambda step: 0.1, dense=("a",))(SGD, KEY)
-        assert config.METHODS.find("with_record").timing.first_update == "start"
+        assert config.METHODS.find("with_record").mask_updates.first_update == "start"
     finally:
         config.METHODS.remove("with_record")
     layers = t.LayerOptions(dense=("a",))

@@ -12,7 +12,7 @@ from typing import Any
 from jaxsparse.config import entries, registries, specs
 from jaxsparse.config.specs import (
     DatasetSpec,
-    MaskTiming,
+    MaskUpdateRules,
     MethodSpec,
     ModelSpec,
     ReparameterizationSpec,
@@ -105,9 +105,9 @@ def register_method(
         `function` as keyword arguments; bool, int, float, str or tuple.
       label: name in reports; "" for `name`.
       **more: further attributes of `MethodSpec`: `receives` (`("key",)` for a random
-        key), `records`, `requires`, `reads`, `distribution`, `keeps_counts`, `grows`,
-        `chooses`, `gradient`; and those of `MaskTiming`: `updates_masks`,
-        `first_update`, `include_end`, `finishes_at`, `finishes_after`.
+        key), `records`, `requires`, `reads`, `distribution`, `keeps_counts`,
+        `chooses`; and those of `MaskUpdateRules`: `updates_masks`, `first_update`,
+        `include_end`, `finishes_at`, `finishes_after`, `grows`, `gradient`.
 
     Returns:
       The function, unchanged.
@@ -124,9 +124,10 @@ def register_method(
     """
     if not isinstance(arguments, Mapping):
         arguments = {field: field for field in arguments}
-    when = {k: more.pop(k) for k in list(more) if k in MaskTiming.__dataclass_fields__}
+    listed = [name for name in more if name in MaskUpdateRules.__dataclass_fields__]
+    rules = MaskUpdateRules(**{name: more.pop(name) for name in listed})
     given = {"options": dict(options or {}), "label": label} | more
-    given["timing"] = MaskTiming(**when)
+    given["mask_updates"] = rules
     unknown = set(more) - set(MethodSpec.__dataclass_fields__)
     if unknown:
         raise ValueError(

@@ -103,8 +103,8 @@ SCORE_NEEDS = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MaskTiming:
-    """When a method updates masks.
+class MaskUpdateRules:
+    """When a method updates masks, and what for.
 
     Attributes:
       updates_masks: whether masks change during training.
@@ -117,6 +117,12 @@ class MaskTiming:
         is reached at initialization.
       finishes_after: whether the target is reached after that many updates, which the
         length of training may be, and not before the update of this number.
+      grows: whether weights that were zero become active and are trained from zero.
+      gradient: of which weights the gradient is computed, for FLOPs: "active",
+        "updates" (of all weights at mask updates), "always" (of all weights) or
+        "backward" (of the trained weights); see `flops.training`. "" for "updates" if
+        masks are updated, otherwise "active". With "updates" and unknown steps
+        (`first_update` is ""), records of FLOPs are marked as not exact.
     """
 
     updates_masks: bool = True
@@ -124,6 +130,8 @@ class MaskTiming:
     include_end: bool | str = False
     finishes_at: str = ""
     finishes_after: bool = False
+    grows: bool = False
+    gradient: str = ""
 
     def includes_end(self, section: ConfigDict) -> bool:
         """Returns whether the step `end_step` itself has a mask update.
@@ -157,15 +165,9 @@ class MethodSpec(Spec):
         does not set it.
       keeps_counts: whether the method can train from the masks of another run and keeps
         their number of active weights.
-      timing: when masks are updated.
-      grows: whether weights that were zero become active and are trained from zero.
+      mask_updates: when masks are updated, and what for.
       chooses: fields that determine the initial masks. They must not be set if the
         masks are those of another run.
-      gradient: of which weights the gradient is computed, for FLOPs: "active",
-        "updates" (of all weights at mask updates), "always" (of all weights) or
-        "backward" (of the trained weights); see `flops.training`. "" for "updates" if
-        masks are updated, otherwise "active". With "updates" and unknown steps
-        (`first_update` is ""), records of FLOPs are marked as not exact.
     """
 
     arguments: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -175,10 +177,8 @@ class MethodSpec(Spec):
     requires: tuple[str, ...] = ()
     distribution: str = "global"
     keeps_counts: bool = False
-    grows: bool = False
-    timing: MaskTiming = MaskTiming()
+    mask_updates: MaskUpdateRules = MaskUpdateRules()
     chooses: tuple[str, ...] = ()
-    gradient: str = ""
 
     @property
     def fields(self) -> tuple[str, ...]:

@@ -50,15 +50,16 @@ def make_account(
         return None
     method = config_lib.METHODS.find(config.sparse.method)
     updates: tuple[int, ...] | None = ()
-    if method.timing.updates_masks:
-        is_known = bool(method.timing.first_update)
+    rules = method.mask_updates
+    if rules.updates_masks:
+        is_known = bool(rules.first_update)
         updates = probes.update_steps(config, length) if is_known else None
     return FlopAccount(
         macs,
         dense_params=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(weights)),
         gradient=gradient(config),
         updates=updates,
-        keeps_counts=method.keeps_counts or method.gradient == "backward",
+        keeps_counts=method.keeps_counts or rules.gradient == "backward",
         growth_examples=config.sparse.grow_batch_size,
     )
 
@@ -70,9 +71,8 @@ def gradient(config: ConfigDict) -> str:
       config: a validated config.
     """
     method = config_lib.METHODS.find(config.sparse.method)
-    found = method.gradient
-    if not found:
-        found = "updates" if method.timing.updates_masks else "active"
+    rules = method.mask_updates
+    found = rules.gradient or ("updates" if rules.updates_masks else "active")
     # RigL that grows at random is SET.
     is_random = "grow" in method.fields and config.sparse.grow == "random"
     return "active" if found == "updates" and is_random else found

@@ -212,7 +212,7 @@ def make_wrap(
         config, length, prunable=prunable(config)
     )
     # Fixed masks are chosen elsewhere: on the initial weights, or after each level.
-    if not method.timing.updates_masks and method.is_built_in:
+    if not method.mask_updates.updates_masks and method.is_built_in:
         return lambda inner, key: transforms.fixed(
             reparameterized(inner),
             prunable=prunable(config),
@@ -272,9 +272,9 @@ def _check_end(c: ConfigDict, length: Durations) -> None:
     Raises:
       ValueError: if the target sparsity would only be reached after the last step.
     """
-    timing = config_lib.METHODS.find(c.method).timing
-    field = timing.finishes_at or ("end_step" if timing.includes_end(c) else "")
-    step, last = length.sparse.get(field), length.total - 1 + timing.finishes_after
+    rules = config_lib.METHODS.find(c.method).mask_updates
+    field = rules.finishes_at or ("end_step" if rules.includes_end(c) else "")
+    step, last = length.sparse.get(field), length.total - 1 + rules.finishes_after
     if step is not None and step > last:
         raise ValueError(
             f"config.sparse.{field}: expected a step below {last + 1}, in a training "
@@ -283,7 +283,7 @@ def _check_end(c: ConfigDict, length: Durations) -> None:
         )
     every = length.sparse.get("update_every", 0)
     first = length.sparse.get("begin_step", every)
-    if timing.first_update == "one_interval" and first >= length.total:
+    if rules.first_update == "one_interval" and first >= length.total:
         log.warning(
             "config.sparse.%s: expected a first mask update before the end of "
             "training, got step %s of %s; masks never change",

@@ -34,9 +34,12 @@ def check(config: ConfigDict) -> None:
             "analysis.at_mask_updates"
         )
     methods = config_lib.METHODS
-    if c.at_mask_updates and not methods.find(config.sparse.method).timing.first_update:
+    if (
+        c.at_mask_updates
+        and not methods.find(config.sparse.method).mask_updates.first_update
+    ):
         known = sorted(
-            name for name, spec in methods.items() if spec.timing.first_update
+            name for name, spec in methods.items() if spec.mask_updates.first_update
         )
         raise ValueError(
             "config.analysis.at_mask_updates: expected False with sparse.method "
@@ -57,17 +60,15 @@ def update_steps(config: ConfigDict, length: Durations) -> tuple[int, ...]:
     """
     c, when = config.sparse, length.sparse
     method = config_lib.METHODS.find(c.method)
-    timing = method.timing
-    if not timing.first_update:
+    rules = method.mask_updates
+    if not rules.first_update:
         return ()
     # Must agree with the schedules that the methods make for themselves.
     every = when["update_every"]
-    begin = when.get(
-        "begin_step", every if timing.first_update == "one_interval" else 0
-    )
+    begin = when.get("begin_step", every if rules.first_update == "one_interval" else 0)
     # A method without the field "end_step" updates masks once.
     end = when.get("end_step", length.total) if "end_step" in method.fields else begin
-    include_end = timing.includes_end(c)
+    include_end = rules.includes_end(c)
     schedule = update_schedules.UpdateSchedule(
         begin, every, end, include_end=include_end
     )

@@ -25,7 +25,8 @@ def fields(config: ConfigDict) -> tuple[str, ...]:
     if not c.reparameterization:
         return own
     spec = config_lib.REPARAMETERIZATIONS.find(c.reparameterization)
-    if config_lib.METHODS.find(c.method).grows and not spec.grows_from_zero:
+    grows = config_lib.METHODS.find(c.method).mask_updates.grows
+    if grows and not spec.grows_from_zero:
         raise ValueError(
             "config.sparse.reparameterization: expected one under which weights of "
             f"zero have gradients, since sparse.method {c.method!r} grows weights from "

@@ -190,7 +190,7 @@ def _make_records(
     anneals = tost.tost_strength(config)
     return RecordSettings(
         learning_rate=components.make_rate(config, durations),
-        dynamic_masks=parts.task.masks if method.timing.updates_masks else None,
+        dynamic_masks=parts.task.masks if method.mask_updates.updates_masks else None,
         probe=probes.make_probe(
             config, dataset, loss, durations, how=execution.how_evaluated
         ),

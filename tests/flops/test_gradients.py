@@ -68,7 +68,7 @@ def test_every_method_declares_its_gradient() -> None:
     missing = [
         name
         for name, spec in config.METHODS.items()
-        if not spec.gradient and spec.timing.updates_masks
+        if not spec.mask_updates.gradient and spec.mask_updates.updates_masks
     ]
     assert not missing
 
