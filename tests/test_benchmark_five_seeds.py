@@ -108,7 +108,7 @@ def test_processes_train_when_asked_to_until_they_are_told_to_end(
         assert not thread.is_alive()
     assert settings == [(1, 128, 10), (5, 128, 10)]
     assert table.data["rates"] == {"one": [10.0, 10.0], "five": [50.0, 50.0]}
-    ratios = ["0.200 (0.200 to 0.200)", "1.00 (1.00 to 1.00)"]
+    ratios = ["0.20 (0.20 to 0.20)", "1.00 (1.00 to 1.00)"]
     assert [row[2] for row in table.rows] == ratios
 
 
