@@ -49,24 +49,44 @@ def test_a_process_that_has_ended_is_named_as_the_reason(
         five_seeds.take_turn([ours], 0.5)
 
 
+def test_a_process_that_ends_in_its_turn_is_named_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(timing, "PAUSE", 0.0)
+    ours, theirs = multiprocessing.Pipe()
+
+    def ends() -> None:
+        theirs.recv()
+        theirs.close()
+
+    thread = threading.Thread(target=ends)
+    thread.start()
+    with pytest.raises(RuntimeError, match="a process ended before its turn"):
+        five_seeds.take_turn([ours], 0.5)
+    thread.join(timeout=10)
+
+
 def test_one_core_has_nothing_to_compare(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(five_seeds.os, "sched_getaffinity", lambda process: {3})
     (table,) = five_seeds.measure(seconds=0.0)
-    assert table.rows == [("not measured: all ways are the same on one core",)]
+    assert table.rows == [("not measured: one core cannot be divided among processes",)]
 
 
 def test_of_many_cores_some_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[int] = []
 
+    class Asked(Exception):
+        pass
+
     def ways(cores: list[int]) -> list[Way]:
         used.extend(cores)
-        raise KeyboardInterrupt
+        raise Asked
 
     monkeypatch.setattr(five_seeds, "ways", ways)
     monkeypatch.setattr(
         five_seeds.os, "sched_getaffinity", lambda process: {*range(64)}
     )
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Asked):
         five_seeds.measure(seconds=0.0)
     assert used == [*range(five_seeds.MOST_CORES)]
 

@@ -160,6 +160,7 @@ def test_a_difference_of_logarithms_reads_as_a_ratio() -> None:
     assert effects.above([0.25]).as_ratio().summary == f"{np.exp(0.25):.3g}"
     large = ratio._replace(estimate=-1483.2, interval=(-12_345.6, 999.4), of="updates")
     assert large.summary == "updates: -1,483 (-12,346 to 999)"
+    assert large._replace(interval=(999.6, 1e4)).summary.endswith("(1,000 to 10,000)")
 
 
 def test_values_that_are_not_finite_show_nothing() -> None:

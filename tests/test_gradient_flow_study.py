@@ -221,7 +221,7 @@ def test_without_a_barrier_from_scratch_a_premise_is_absent() -> None:
     found["changes"]["rigl_plus"] = change(0.9)
     assert (
         verdicts(found)[
-            "growing by the least gradient raises the norm less than half as much"
+            "growing by the least gradient raises the log norm by less than half"
         ]
         == "premise absent"
     )
@@ -312,7 +312,7 @@ def test_claims_whose_runs_are_missing_are_not_measured() -> None:
         *(
             "RigL makes new negative eigenvalues",
             "RigL lowers the least eigenvalue",
-            "growing by the least gradient raises the norm less than half as much",
+            "growing by the least gradient raises the log norm by less than half",
         ),
     }
     assert all(rows[name].effect is None for name in blank)
@@ -487,6 +487,7 @@ def test_seeds_that_never_leave_the_plateau_are_counted() -> None:
     stays[1:3] = stays[1:3, :1]
     found["gradients"]["scratch"]["norm"] = stays.tolist()
     words = judged(found)["tickets leave the first plateau sooner"].effect.words
-    lt, scratch = words.removeprefix("updates by seed: ").split("; ")
+    lt, scratch = words.removeprefix("updates: ").split("; ")
     assert "never" not in lt and scratch.count("never") == 1
-    assert re.fullmatch(r"Scratch at \S+, \S+, \S+, 2 never \(counts as \S+\)", scratch)
+    never = r"never in 2 of 5 seeds \(counted as \S+\)"
+    assert re.fullmatch(rf"Scratch at \S+, \S+, \S+ and {never}", scratch)

@@ -44,6 +44,7 @@ REFUSED = {
         "arguments:.*sparsty",
     ),
     "attribute": (lambda: config.register_method("b", _one, seed=1), "MethodSpec"),
+    "record": (lambda: config.register_method("b", _one, mask_updates=1), "MethodSpec"),
     "layer": (lambda: config.register_model("b", _one, takes=("nrm",)), "takes:.*nrm"),
     "remove": (lambda: config.SCORES.remove("magnitude"), "remove: expected one of"),
 }

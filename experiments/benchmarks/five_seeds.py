@@ -1,7 +1,8 @@
 """The fastest way to train five seeds of ResNet-8 on the cores of one machine.
 
 One process may use all cores, or each core may have a process of its own, which then
-trains other seeds or another variant. Processes are started once and take turns.
+trains other seeds or another variant. At most `MOST_CORES` cores are used. Processes
+are started once and take turns.
 """
 
 import contextlib
@@ -38,7 +39,7 @@ def ways(cores: Sequence[int], *, replicates: int = 5) -> list[Way]:
     """Lists the ways, of which the table compares all with the second.
 
     Args:
-      cores: the cores that this process may use.
+      cores: the cores to use.
       replicates: seeds where one program trains several.
     """
     together = f"{replicates} in one program"
@@ -69,7 +70,7 @@ def measure(*, seconds: float, repetitions: int = 5) -> list[Table]:
         return [timing.absent_table(TITLE, reason)]
     cores = sorted(os.sched_getaffinity(0))[:MOST_CORES]
     if len(cores) < 2:
-        reason = "not measured: all ways are the same on one core"
+        reason = "not measured: one core cannot be divided among processes"
         return [timing.absent_table(TITLE, reason)]
     compared = ways(cores)
     started = {way.name: start(way) for way in compared}
@@ -83,9 +84,10 @@ def measure(*, seconds: float, repetitions: int = 5) -> list[Table]:
     note = (
         "Steps of one seed in a second, all processes of a row together. Batches of "
         "128, 20 % of the weights, SGD. `reproduce.py` uses the cores of its process: "
-        "start one on each core, with other runs in `--only`."
+        "start one on each core, with other runs in `--only`. Ratios are of the same "
+        f"turns; at most {MOST_CORES} cores are used."
     )
-    base = compared[1].name  # as five seeds are trained where nothing is said
+    base = compared[1].name  # what `reproduce.py` does in one process
     return [timing.rate_table(TITLE, rates, unit="steps/s", base=base, note=note)]
 
 

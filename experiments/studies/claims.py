@@ -265,6 +265,15 @@ def entries(part: Found, *names: str) -> list[Any]:
     return [part[name] for name in names]
 
 
+def plain(name: str) -> str:
+    """Writes the name of a method or control as words.
+
+    Args:
+      name: the name, with underscores.
+    """
+    return name.replace("_", " ")
+
+
 def are_dead(accuracies: Any) -> bool:
     """Returns whether some network never learned, so that tests must be exact.
 

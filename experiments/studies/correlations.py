@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import stats
 
-from experiments.studies.effects import CONFIDENCE, RESAMPLES, Effect
+from experiments.studies.effects import CONFIDENCE, RESAMPLES, Effect, nothing
 
 MIN_BLOCKS = 5  # for a bootstrap
 _RANK = "rank correlation"
@@ -51,8 +51,8 @@ def rank_correlation(
     n = len(np.unique(blocks))
     groups = "" if n == x.shape[1] else f" in {n} groups"
     words = f"{x.shape[1]} variants{groups}, mean of {len(x)} seeds"
-    if not np.isfinite([x, y]).all():  # ranks of NaN mean nothing
-        return Effect(np.nan, None, 1.0, 1.0, n, words, _RANK)
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):  # they have no ranks
+        return nothing(np.nan, n, words, _RANK)
     rows = [stats.rankdata(one, axis=1) for one in (x, y)]
     observed = float(_mean_correlation(*rows))
     error = np.sqrt(1.06 / max(n - 3, 1))
@@ -99,8 +99,8 @@ def stronger_correlation(
     members = [np.flatnonzero(blocks == name) for name in np.unique(blocks)]
     n = len(members)
     words = f"{variants} variants in {n} groups"
-    if not np.isfinite(arrays).all():
-        return Effect(np.nan, None, 1.0, 1.0, n, words, _STRONGER)
+    if not all(np.isfinite(each).all() for each in arrays):
+        return nothing(np.nan, n, words, _STRONGER)
 
     def gaps(chosen: Int[np.ndarray, "r variants"]) -> Float[np.ndarray, "r"]:
         a, b, c = (stats.rankdata(each[:, chosen], axis=-1) for each in arrays)

@@ -78,6 +78,18 @@ class Effect(NamedTuple):
         return f"{name}{_number(self.estimate)}{ends or ''}"
 
 
+def nothing(estimate: float, n: int, words: str, of: str = "") -> Effect:
+    """Returns the effect of measurements that show nothing: both p-values are 1.
+
+    Args:
+      estimate: the effect, which may be NaN.
+      n: number of independent units.
+      words: the measurements as text.
+      of: the tested quantity.
+    """
+    return Effect(estimate, None, 1.0, 1.0, n, words, of)
+
+
 def above(values: Values, threshold: float = 0.0, *, exact: bool = False) -> Effect:
     """Tests whether a mean is above a threshold.
 
@@ -91,7 +103,7 @@ def above(values: Values, threshold: float = 0.0, *, exact: bool = False) -> Eff
     values = np.asarray(values, np.float64)
     mean, n = float(values.mean()), len(values)
     if n < 2 or not np.isfinite(values).all():
-        return Effect(mean, None, 1.0, 1.0, n, spread(values))
+        return nothing(mean, n, spread(values))
     # Equal values have no standard error, and t-tests of them no meaning.
     if exact or _are_equal(values):
         p, against = (
@@ -141,7 +153,7 @@ def higher(
     n, gap = min(len(a), len(b)), float(a.mean() - b.mean())
     words = f"{spread(a)} against {spread(b)}"
     if n < 2 or not np.isfinite([gap, *a, *b]).all():
-        return Effect(gap, None, 1.0, 1.0, n, words)
+        return nothing(gap, n, words)
     if exact or (_are_equal(a) and _are_equal(b)):
         test = functools.partial(
             stats.permutation_test,
@@ -178,7 +190,7 @@ def higher_by_summary(
     words = f"{a:.2f} ± {sa:.2f} against {b:.2f} ± {sb:.2f}"
     n = min(na, nb)
     if n < 2 or not (sa or sb) or not np.isfinite([a, sa, b, sb]).all():
-        return Effect(a - b, None, 1.0, 1.0, n, words)
+        return nothing(a - b, n, words)
     error = np.hypot(sa / na**0.5, sb / nb**0.5)
     parts = (sa**2 / na, sb**2 / nb)
     free = sum(parts) ** 2 / (parts[0] ** 2 / (na - 1) + parts[1] ** 2 / (nb - 1))
@@ -262,7 +274,7 @@ def spread(values: Values, digits: int = 2) -> str:
 
 def _number(value: float) -> str:
     """Formats a number with three digits, from 1,000 on without a fraction."""
-    return f"{value:,.0f}" if 1000 <= abs(value) < np.inf else f"{value:.3g}"
+    return f"{value:,.0f}" if 999.5 <= abs(value) < np.inf else f"{value:.3g}"
 
 
 def _are_equal(values: np.ndarray) -> bool:

@@ -128,7 +128,7 @@ def register_method(
     rules = MaskUpdateRules(**{name: more.pop(name) for name in listed})
     given = {"options": dict(options or {}), "label": label} | more
     given["mask_updates"] = rules
-    unknown = set(more) - set(MethodSpec.__dataclass_fields__)
+    unknown = set(more) - (set(MethodSpec.__dataclass_fields__) - {"mask_updates"})
     if unknown:
         raise ValueError(
             f"register_method: expected attributes of MethodSpec, got {sorted(unknown)}"

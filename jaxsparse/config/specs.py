@@ -104,7 +104,7 @@ SCORE_NEEDS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MaskUpdateRules:
-    """When a method updates masks, and what for.
+    """When a method updates masks, and which weights it trains and differentiates.
 
     Attributes:
       updates_masks: whether masks change during training.
@@ -165,7 +165,7 @@ class MethodSpec(Spec):
         does not set it.
       keeps_counts: whether the method can train from the masks of another run and keeps
         their number of active weights.
-      mask_updates: when masks are updated, and what for.
+      mask_updates: when masks are updated, and which weights are trained.
       chooses: fields that determine the initial masks. They must not be set if the
         masks are those of another run.
     """

@@ -49,7 +49,7 @@ class BasicBlock(nn.Module):
       shortcut: "projection" for a 1x1 convolution or "identity" for `subsample`; used
         where the shape changes.
       act: activation function, applied twice.
-      unit: the network's unit, from `layers.bind`.
+      unit: the `layers.ConvUnit` of the network, from `layers.bind`.
     """
 
     features: int
@@ -80,7 +80,7 @@ class Bottleneck(nn.Module):
       shortcut: "projection" for a 1x1 convolution or "identity" for `subsample`; used
         where the shape changes.
       act: activation function, applied three times.
-      unit: the network's unit, from `layers.bind`.
+      unit: the `layers.ConvUnit` of the network, from `layers.bind`.
     """
 
     features: int
@@ -128,7 +128,7 @@ class PreActivation(nn.Module):
       fits: whether the input has the shape of the output, so that it is the shortcut.
       act: activation function, applied twice.
       norm: creates normalization layers; already bound to training or evaluation mode.
-      unit: the network's unit, from `layers.bind`, without normalization.
+      unit: the `layers.ConvUnit` of the network, without normalization.
     """
 
     features: int

@@ -25,7 +25,7 @@ class Separable(nn.Module):
       features: channels of the output.
       stride: stride of the 3x3 convolution.
       act: activation function, applied after each of the two.
-      unit: the network's unit, from `layers.bind`.
+      unit: the `layers.ConvUnit` of the network, from `layers.bind`.
     """
 
     features: int
@@ -133,7 +133,7 @@ class InvertedResidual(nn.Module):
       has_shortcut: whether the input is added to the output, which then has the same
         shape.
       act: activation function, applied after all convolutions but the last.
-      unit: the network's unit, from `layers.bind`.
+      unit: the `layers.ConvUnit` of the network, from `layers.bind`.
     """
 
     features: int

@@ -122,9 +122,9 @@ def _prune(saved: SavedStates, level: int) -> Masks:
 
 
 def _replace(ended: Any, failed: list[int], saved: SavedStates) -> Any:
-    """Replaces what failed replicates ended with by what they began with.
+    """Replaces what failed replicates ended with by the initial state of the run.
 
-    Numbers that are not finite in that either are replaced by 0.
+    Numbers that are not finite in that are replaced by 0.
 
     Args:
       ended: weights and batch statistics, arrays [r ...].

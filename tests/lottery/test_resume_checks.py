@@ -1,7 +1,6 @@
 """Who may go on in a folder: the same experiment on the same data, or anyone, if no
 step was trained there."""
 
-import functools
 import json
 import logging
 from pathlib import Path
@@ -301,15 +300,22 @@ def test_any_numbers_of_a_broken_replicate_allow_masks_by_a_score(
     row |= {"level": 0, "variant": "ticket"}
     metrics_log.append(tmp_path / "metrics.jsonl", [row])
 
-    def masks_of(first: float, part: str) -> Any:
-        """Those of level 1, where this is in a part of the first replicate."""
+    def masks_of(**first: float) -> Any:
+        """Those of level 1, where these are in parts of the first replicate."""
         saved = SavedStates(made, tiny.desk(tmp_path), writes=False)
-        fill = functools.partial(jax.tree.map, lambda leaf: leaf.at[0].set(first))
-        end = saved.init._replace(**{part: fill(getattr(saved.init, part))})
+        spoiled = {
+            part: jax.tree.map(
+                lambda leaf, number=number: leaf.at[0].set(number),
+                getattr(saved.init, part),
+            )
+            for part, number in first.items()
+        }
+        end = saved.init._replace(**spoiled)
         monkeypatch.setattr(SavedStates, "end_of", lambda self, stage: end)
-        return jax.tree.map(lambda leaf: leaf[1], level_masks(saved, 1))
+        return level_masks(saved, 1)
 
-    sound = masks_of(0.5, "batch_stats")
-    tiny.check_equal(masks_of(np.nan, "batch_stats"), sound)
-    tiny.check_equal(masks_of(np.nan, "params"), sound)
-    tiny.check_equal(masks_of(1e38, "params"), sound)  # whose flow would overflow
+    initial = masks_of()  # of both replicates
+    tiny.check_equal(masks_of(batch_stats=0.5), initial)
+    tiny.check_equal(masks_of(batch_stats=np.nan), initial)
+    tiny.check_equal(masks_of(params=np.nan), initial)
+    tiny.check_equal(masks_of(params=1e38), initial)  # whose flow would overflow

@@ -112,7 +112,7 @@ CLAIMS = (
         AFTER,
     ),
     Claim(
-        "growing by the least gradient raises the norm less than half as much",
+        "growing by the least gradient raises the log norm by less than half",
         "Growing by the least gradient does not raise the norm.",
         "LeNet-5: no rise of RigL+ inverted (figure)",
         "logarithm of the norm after over that before mask updates: less than half of "

@@ -116,7 +116,7 @@ def agree(variant: str) -> Callable[[Found], Effect]:
             effect = effects.above(0.5 * b - a)
         else:
             effect = effects.higher(0.5 * b, a)
-        of = f"half of Scratch's disagreement minus that of {LABELS[variant]}"
+        of = f"half of Scratch's disagreement minus that of {LABELS[variant]}, fraction"
         return effect.said(words, of=of)
 
     return evaluate
@@ -233,7 +233,7 @@ def inverted(found: Found) -> Effect:
     """Rises of the norm by inverted growth, and half of those of RigL+."""
     a, b = _rises(found, "rigl_plus", "rigl_inverted_plus")
     words = _times({"rigl_inverted_plus": b, "rigl_plus": a})
-    of = "logarithm of the rise, half of RigL+'s minus that of RigL+, inverted"
+    of = "logarithm of the rise, half of RigL+'s minus that of RigL+ inverted"
     return effects.above(0.5 * a - b).said(words, of=of)
 
 
@@ -257,7 +257,7 @@ def plateau(found: Found) -> Effect:
     each = {name: _escapes(found, name) for name in ("lt", "scratch")}
     words = "; ".join(f"{LABELS[name]} {_at(*one)}" for name, one in each.items())
     effect = effects.higher(each["scratch"][0], each["lt"][0], exact=True)
-    return effect.said(f"updates by seed: {words}", of="Scratch minus LT, updates")
+    return effect.said(f"updates: {words}", of="Scratch minus LT, updates")
 
 
 def _at(left: np.ndarray, never: int) -> str:
@@ -265,8 +265,9 @@ def _at(left: np.ndarray, never: int) -> str:
     some = [f"{update:,}" for update in left if update < never]
     stayed = len(left) - len(some)
     words = [f"at {', '.join(some)}"] if some else []
-    words += [f"{stayed} never (counts as {never:,})"] if stayed else []
-    return ", ".join(words)
+    if stayed:
+        words.append(f"never in {stayed} of {len(left)} seeds (counted as {never:,})")
+    return " and ".join(words)
 
 
 def flows_more(better: str, worse: str, *, until: float) -> Callable[[Found], Effect]:

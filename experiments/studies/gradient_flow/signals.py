@@ -154,7 +154,8 @@ def _keeps_more(more: str, less: str) -> Callable[[pd.DataFrame], Effect]:
         a, b = _share(found, more), _share(found, less)
         words = f"{LABELS[more]}: {effects.spread(a, 3)} of the dense network's, "
         words += f"{LABELS[less]}: {effects.spread(b, 3)}"
-        return effects.above(a - b).said(words, of="first minus second fraction")
+        of = f"fraction kept {LABELS[more]} minus that {LABELS[less]}"
+        return effects.above(a - b).said(words, of=of)
 
     return compare
 

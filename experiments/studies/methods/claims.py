@@ -21,6 +21,7 @@ from experiments.studies.claims import (
     Premise,
     are_dead,
     entries,
+    plain,
 )
 from experiments.studies.effects import Effect, spread
 
@@ -56,18 +57,14 @@ def accuracies(found: Found, *names: str) -> list[np.ndarray]:
 def _describe(names: Sequence[str], each: Sequence[np.ndarray]) -> str:
     """Formats the accuracies of methods."""
     words = (
-        f"{_plain(name)} {spread(one)} %" for name, one in zip(names, each, strict=True)
+        f"{plain(name)} {spread(one)} %" for name, one in zip(names, each, strict=True)
     )
     return f"{', '.join(words)} {_AT} sparsity"
 
 
-def _plain(name: str) -> str:
-    return name.replace("_", " ")
-
-
 def _difference(name: str, other: str) -> str:
     """Names the difference of two methods, with its unit."""
-    return f"{_plain(name)} minus {_plain(other)}, points"
+    return f"{plain(name)} minus {plain(other)}, points"
 
 
 def above(name: str, *others: str) -> Callable[[Found], Effect]:
@@ -132,12 +129,10 @@ def _costs(name: str) -> Premise:
 
     def evaluate(found: Found) -> Effect:
         dense, sparse = accuracies(found, "dense", name)
-        words = f"dense {spread(dense)} %, {_plain(name)} {spread(sparse)} %"
+        words = f"dense {spread(dense)} %, {plain(name)} {spread(sparse)} %"
         return effects.above(dense - sparse, COST).said(words)
 
-    return Premise(
-        f"{_plain(name)} {_AT} more than {COST} points below dense", evaluate
-    )
+    return Premise(f"{plain(name)} {_AT} more than {COST} points below dense", evaluate)
 
 
 def _is_worse(found: Found) -> Effect:

@@ -21,7 +21,7 @@ from collections.abc import Callable
 import numpy as np
 
 from experiments.studies import effects
-from experiments.studies.claims import Claim, Found, Premise, entries
+from experiments.studies.claims import Claim, Found, Premise, entries, plain
 from experiments.studies.effects import Effect, spread
 from experiments.studies.signs import variants
 
@@ -60,11 +60,11 @@ def _carries_most(control: str) -> Callable[[Found], Effect]:
         names = ("ticket", control, "random_weights")
         ticket, kept, drawn = each = accuracies(found, "k_150", *names)
         words = ", ".join(
-            f"{_plain(name)} {spread(one)} %"
+            f"{plain(name)} {spread(one)} %"
             for name, one in zip(names, each, strict=True)
         )
         effect = effects.above(kept - drawn - HALF * (ticket - drawn))
-        of = f"gain of {_plain(control)} minus half of the gap, points"
+        of = f"{plain(control)} minus the middle of tickets and random weights, points"
         return effect.said(words, of=of)
 
     return evaluate
@@ -75,16 +75,11 @@ def _above(name: str, other: str) -> Callable[[Found], Effect]:
 
     def evaluate(found: Found) -> Effect:
         one, two = accuracies(found, "k_150", name, other)
-        words = f"{_plain(name)} {spread(one)} %, {_plain(other)} {spread(two)} %"
-        of = f"{_plain(name)} minus {_plain(other)}, points"
+        words = f"{plain(name)} {spread(one)} %, {plain(other)} {spread(two)} %"
+        of = f"{plain(name)} minus {plain(other)}, points"
         return effects.above(one - two).said(words, of=of)
 
     return evaluate
-
-
-def _plain(name: str) -> str:
-    """Writes the name of a control as words."""
-    return name.replace("_", " ")
 
 
 def _sign_in(found: Found) -> Effect:
@@ -93,8 +88,10 @@ def _sign_in(found: Found) -> Effect:
     words = f"Sign-In {spread(ours)} %, plain {spread(plain)} %, with half the weight "
     words += f"decay {spread(half)} %"
     return effects.every(
-        effects.above(ours - plain).named("Sign-In minus plain, points"),
-        effects.above(ours - half).named("Sign-In minus half the decay, points"),
+        effects.above(ours - plain).named("Sign-In minus plain training, points"),
+        effects.above(ours - half).named(
+            "Sign-In minus plain with half the weight decay, points"
+        ),
         words=words,
     )
 

@@ -223,8 +223,8 @@ def angles(found: Found) -> Effect:
     words = (
         f"{spread(unstable)} right angles where unstable, {spread(stable)} where stable"
     )
-    near = effects.below(stable, NEAR).named("stable, right angles")
-    far = effects.above(unstable, FAR).named("unstable, right angles")
+    near = effects.below(stable, NEAR).named("angle where stable, right angles")
+    far = effects.above(unstable, FAR).named("angle where unstable, right angles")
     return effects.every(near, far, words=words)
 
 

@@ -152,7 +152,7 @@ def few_left(variant: Found) -> Effect:
         raise NotMeasured("no successive levels")
     first = levels[-_third(len(levels))]
     left = variant["remaining"][variant["levels"].index(first)]
-    return fact(round(left, 1) <= FEW, f"{left:.3g} % in the first of them")
+    return fact(round(left, 1) <= FEW, f"{left:.1f} % in the first of them")
 
 
 def _third(levels: int) -> int:
