@@ -52,6 +52,9 @@ SPEEDS = {
         *("37.5", "15.0"),
     ),
 }
+# Below the table of speeds before and now.
+BELOW = ("65.9", "21.7", "10.7", "5.6", "15.2", "3.8")
+BELOW += ("0.953", "2.10 (1.38 to 2.98)", "1.12 (1.04 to 1.16)", "144", "2.66")
 NUMBER = re.compile(r"-?\d+\.\d+ ± \d+\.\d+")
 
 
@@ -125,6 +128,9 @@ def test_speeds_before_and_now_are_those_of_the_pages(root: Path) -> None:
     before, now = ({*cells} for cells in zip(*lines, strict=True))
     assert {"not measured"} | ratios_before(root) < before
     before -= {"not measured"} | ratios_before(root)
+    below = text.partition("Medians with the range over 3 or 5 turns")[2]
+    assert all(number in below.partition("**[")[0] for number in BELOW)
+    now |= {*BELOW}
     pages = {"benchmark-cpu-before.md": before, "benchmark-cpu.md": now}
     for page, cells in pages.items():
         found = (root / RESULTS / page).read_text(encoding="utf-8")
