@@ -10,20 +10,21 @@ import pytest
 import jaxsparse
 
 FOLDER = Path(jaxsparse.__file__).parent
-# The functions of tutorials, which are notebooks, and of studies are parts of one
-# program each, and are explained where they are used.
-PROGRAMS = ("tutorials", "studies")
+TUTORIALS = "tutorials"  # notebooks, which explain their functions in the text
 FILES = [
     path.relative_to(FOLDER.parent)
     for folder in (FOLDER, FOLDER.parent / "experiments")
     for path in sorted(folder.rglob("*.py"))
     if not path.name.startswith("_") or path.name == "__init__.py"
-    if path.relative_to(folder).parts[0] not in PROGRAMS
+    if path.relative_to(folder).parts[0] != TUTORIALS
 ]
-# Every check of these modules is called with these arguments, which its text explains.
+# Functions of these modules share arguments, which the text of the module explains.
 SHARED = {
     f"jaxsparse/arguments/{module}.py": {"name", "value"}
     for module in ("numeric", "trees", "values")
+} | {
+    f"experiments/studies/{study}/evidence.py": {"found"}
+    for study in ("gradient_flow", "stable_imp")
 }
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Public = Function | ast.ClassDef

@@ -47,7 +47,11 @@ class Run(NamedTuple):
 
 
 def flags(overrides: dict[str, Any]) -> list[str]:
-    """Formats overrides as command-line flags."""
+    """Formats overrides as command-line flags.
+
+    Args:
+      overrides: values by the names of fields, such as `training.duration`.
+    """
     return [f"--config.{name}={value}" for name, value in overrides.items()]
 
 

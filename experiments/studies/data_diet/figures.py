@@ -81,7 +81,11 @@ def draw(
 
 
 def levels_frame(found: Found) -> pd.DataFrame:
-    """Tabulates accuracies: one row for each variant, level and seed, in percent."""
+    """Tabulates accuracies: one row for each variant, level and seed, in percent.
+
+    Args:
+      found: the measurements of the study.
+    """
     return tables.concat(
         [
             tables.by_seed(
@@ -95,7 +99,11 @@ def levels_frame(found: Found) -> pd.DataFrame:
 
 
 def variants_frame(found: Found) -> pd.DataFrame:
-    """Tabulates all measures: one row for each variant and seed."""
+    """Tabulates all measures: one row for each variant and seed.
+
+    Args:
+      found: the measurements of the study.
+    """
     rows = []
     for variant, entry in found["variants"].items():
         late = claims.late(entry)

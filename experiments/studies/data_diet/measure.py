@@ -56,12 +56,20 @@ def measure(reader: Reader, other: Callable[[str], Reader]) -> dict[str, Any]:
 
 
 def began(reader: Reader) -> str:
-    """Returns the checkpoint that all levels of a run start from."""
+    """Returns the checkpoint that all levels of a run start from.
+
+    Args:
+      reader: the reader of the run.
+    """
     return "init" if reader.run.config.lottery.rewind == "0step" else "rewind"
 
 
 def copies(reader: Reader) -> str:
-    """Returns the checkpoint of the copies of the dense network."""
+    """Returns the checkpoint of the copies of the dense network.
+
+    Args:
+      reader: the reader of the run.
+    """
     rows = reader.of_kind("child_barrier", level=0)
     stages = {row["stage"] for row in rows}
     return f"{min(stages)}/last"

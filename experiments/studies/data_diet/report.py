@@ -132,7 +132,11 @@ def _lines(setting: str, scale: str, found: Found) -> list[str]:
 
 
 def ranks_frame(found: Found) -> pd.DataFrame:
-    """Tabulates rank correlations of measures with late accuracy, over variants."""
+    """Tabulates rank correlations of measures with late accuracy, over variants.
+
+    Args:
+      found: the measurements of the study.
+    """
     rows = []
     for measure in figures.MEASURES:
         try:
@@ -146,7 +150,11 @@ def ranks_frame(found: Found) -> pd.DataFrame:
 
 
 def show_variants(frame: pd.DataFrame) -> pd.DataFrame:
-    """Formats the means over seeds of every variant."""
+    """Formats the means over seeds of every variant.
+
+    Args:
+      frame: from `figures.variants_frame`.
+    """
     columns = {
         "Dense": ("dense", 1, 2),
         "Tickets, late": ("late", 1, 2),
@@ -163,7 +171,11 @@ def show_variants(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def show_ranks(frame: pd.DataFrame) -> pd.DataFrame:
-    """Formats the rank correlations."""
+    """Formats the rank correlations.
+
+    Args:
+      frame: from `ranks_frame`.
+    """
     return pd.DataFrame(
         [
             {
@@ -178,7 +190,11 @@ def show_ranks(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def show_classes(found: Found) -> pd.DataFrame:
-    """Formats the connected fraction of each class, in percent."""
+    """Formats the connected fraction of each class, in percent.
+
+    Args:
+      found: the measurements of the study.
+    """
     return pd.DataFrame(
         [
             {"Pre-training": label(variant)}
@@ -189,7 +205,11 @@ def show_classes(found: Found) -> pd.DataFrame:
 
 
 def show_levels(frame: pd.DataFrame) -> pd.DataFrame:
-    """Formats the accuracy of every level and variant."""
+    """Formats the accuracy of every level and variant.
+
+    Args:
+      frame: from `figures.levels_frame`.
+    """
     by = ["level", "variant"]
     means = frame.groupby(by, sort=False)["ticket_percent"].agg(tables.mean)
     shown = means.unstack("variant", sort=False).rename(columns=label)

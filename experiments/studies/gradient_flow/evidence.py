@@ -1,4 +1,7 @@
-"""Evidence: what the measurements show for each claim, and for what it presumes."""
+"""Evidence: what the measurements show for each claim, and for what it presumes.
+
+Each function takes `found`, the measurements of the study.
+"""
 
 import itertools
 from collections.abc import Callable, Mapping

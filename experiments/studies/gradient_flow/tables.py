@@ -95,7 +95,11 @@ _LABELED = {"Variant": ("label", ""), "n": ("n", "")}
 
 
 def show_accuracy(frame: pd.DataFrame) -> pd.DataFrame:
-    """Formats the accuracies of `variants_frame`."""
+    """Formats the accuracies of `variants_frame`.
+
+    Args:
+      frame: from `variants_frame`.
+    """
     columns = _LABELED | {
         "Test accuracy (%)": ("accuracy_percent", ".2f ± "),
         "Published (%)": ("published_accuracy_percent", ".2f ± "),
@@ -158,7 +162,11 @@ def show_initializations(found: Found) -> pd.DataFrame:
 
 
 def show_predictions(frame: pd.DataFrame) -> pd.DataFrame:
-    """Formats the disagreements of `variants_frame`."""
+    """Formats the disagreements of `variants_frame`.
+
+    Args:
+      frame: from `variants_frame`.
+    """
     columns = _LABELED | {
         "Disagreement": ("disagreement", ".4f ± "),
         "Published disagreement": ("published_disagreement", ".4f ± "),
@@ -206,7 +214,11 @@ def flow_frame(found: Found) -> pd.DataFrame:
 
 
 def show_flow(frame: pd.DataFrame) -> pd.DataFrame:
-    """Formats `flow_frame`."""
+    """Formats `flow_frame`.
+
+    Args:
+      frame: from `flow_frame`.
+    """
     columns = {
         "Variant": ("label", ""),
         "Step": ("step", ",.0f"),
@@ -292,7 +304,11 @@ def relative_error(ours: Any, exact: np.ndarray, *, sign: int) -> float:
 
 
 def show_hessian(frame: pd.DataFrame) -> pd.DataFrame:
-    """Formats `hessian_frame`."""
+    """Formats `hessian_frame`.
+
+    Args:
+      frame: from `hessian_frame`.
+    """
     columns = {
         "Variant": ("label", ""),
         "Seed": ("seed", ".0f"),

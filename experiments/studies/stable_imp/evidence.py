@@ -1,4 +1,7 @@
-"""Evidence: what the measurements show for each claim; see `quantities`."""
+"""Evidence: what the measurements show for each claim; see `quantities`.
+
+Each function takes `found`, the measurements of the study.
+"""
 
 from collections.abc import Callable
 

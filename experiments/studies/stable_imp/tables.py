@@ -32,12 +32,20 @@ CONTROLS = ("reinitialized", "shuffled_layers", "random_mask")
 
 
 def all_runs(found: Found) -> Found:
-    """Returns the measurements of all runs that prune, by variant."""
+    """Returns the measurements of all runs that prune, by variant.
+
+    Args:
+      found: the measurements of the study.
+    """
     return found["variants"] | {f"k_{k}": run for k, run in found["rewound"].items()}
 
 
 def levels_frame(found: Found) -> pd.DataFrame:
-    """Tabulates accuracies: one row for each variant, level and seed, in percent."""
+    """Tabulates accuracies: one row for each variant, level and seed, in percent.
+
+    Args:
+      found: the measurements of the study.
+    """
     table = tables.concat(
         [
             tables.by_seed(
@@ -56,7 +64,11 @@ def levels_frame(found: Found) -> pd.DataFrame:
 
 
 def stability_frame(found: Found) -> pd.DataFrame:
-    """Tabulates instability and rises: one row for each variant, level and seed."""
+    """Tabulates instability and rises: one row for each variant, level and seed.
+
+    Args:
+      found: the measurements of the study.
+    """
     parts = []
     for variant, entry in found["variants"].items():
         rises = np.asarray(entry["successive"]).T
@@ -81,7 +93,11 @@ def stability_frame(found: Found) -> pd.DataFrame:
 
 
 def onset_frame(found: Found) -> pd.DataFrame:
-    """Tabulates stability by update: one row for each level, update and seed."""
+    """Tabulates stability by update: one row for each level, update and seed.
+
+    Args:
+      found: the measurements of the study.
+    """
     fields = {"test": "instability", "train": "train", "l2": "l2"}
     fields["different"] = "disagreement"
     parts = [
@@ -97,6 +113,9 @@ def onset_frame(found: Found) -> pd.DataFrame:
 
 def settings_frame(found: Found) -> pd.DataFrame:
     """Tabulates dense networks and tickets by setting: one row for each seed.
+
+    Args:
+      found: the measurements of the study.
 
     Returns:
       Columns `setting`, `seed`, and for "dense", "k_0" and "k_150" (tickets by
@@ -144,7 +163,11 @@ def show_settings(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def solutions_frame(found: Found) -> pd.DataFrame:
-    """Tabulates angles and distances: one row for each variant, seed and pair."""
+    """Tabulates angles and distances: one row for each variant, seed and pair.
+
+    Args:
+      found: the measurements of the study.
+    """
     measures = {"right_angles": "angles", "cosine": "cosines", "distance": "distances"}
     return pd.DataFrame(
         [
@@ -163,7 +186,11 @@ def solutions_frame(found: Found) -> pd.DataFrame:
 
 
 def thresholds_frame(found: Found) -> pd.DataFrame:
-    """Tabulates pruning thresholds: one row for each variant, seed and level."""
+    """Tabulates pruning thresholds: one row for each variant, seed and level.
+
+    Args:
+      found: the measurements of the study.
+    """
     return tables.concat(
         [
             tables.by_seed(

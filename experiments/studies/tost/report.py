@@ -132,7 +132,11 @@ def _lines(setting: str, found: Found) -> list[str]:
 
 
 def accuracy_frame(found: Found) -> pd.DataFrame:
-    """Tabulates accuracies: one row for each cell, variant and seed."""
+    """Tabulates accuracies: one row for each cell, variant and seed.
+
+    Args:
+      found: the measurements of the study.
+    """
     return pd.DataFrame(
         [
             {
@@ -153,7 +157,11 @@ def accuracy_frame(found: Found) -> pd.DataFrame:
 
 
 def gain_frame(found: Found) -> pd.DataFrame:
-    """Tabulates gains: one row for each cell and variant, with a two-sided test."""
+    """Tabulates gains: one row for each cell and variant, with a two-sided test.
+
+    Args:
+      found: the measurements of the study.
+    """
     rows = []
     for cell, name, _ in _each(found):
         if name == "none" or "none" not in found["cells"][cell]:
@@ -202,7 +210,11 @@ def verdict(gain: float, q: float) -> str:
 
 
 def factor_frame(found: Found) -> pd.DataFrame:
-    """Tabulates factors: one row for each cell, variant, seed and tensor."""
+    """Tabulates factors: one row for each cell, variant, seed and tensor.
+
+    Args:
+      found: the measurements of the study.
+    """
     return pd.DataFrame(
         [
             {
@@ -246,7 +258,11 @@ def _labeled(frame: pd.DataFrame, rows: list[str]) -> pd.DataFrame:
 
 
 def show_gains(frame: pd.DataFrame) -> pd.DataFrame:
-    """Formats `gain_frame`."""
+    """Formats `gain_frame`.
+
+    Args:
+      frame: from `gain_frame`.
+    """
     if frame.empty:
         return frame
     sds = [f" ± {sd:.2f}" if sd == sd else "" for sd in frame["sd_points"]]
@@ -260,7 +276,11 @@ def show_gains(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def show_factors(frame: pd.DataFrame) -> pd.DataFrame:
-    """Formats the factors of kernels: one row for each cell and variant."""
+    """Formats the factors of kernels: one row for each cell and variant.
+
+    Args:
+      frame: from `factor_frame`.
+    """
     if frame.empty:
         return frame
     rows = [*_CELL, "variant"]
