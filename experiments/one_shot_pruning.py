@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from jaxsparse import factory, prune, replicates, transforms
+from jaxsparse import factory, layer_options, prune, replicates, transforms
 from jaxsparse import masks as masks_lib
 from jaxsparse.factory import input_data
 from jaxsparse.training.state import TrainState
@@ -24,10 +24,13 @@ class Tested(NamedTuple):
     Attributes:
       loss: mean loss in nats.
       accuracy: fraction of correct predictions.
+      sparsity: fraction of the prunable weights that is zero, which differs from the
+        wanted one where counts are rounded.
     """
 
     loss: Float[np.ndarray, "r s"]
     accuracy: Float[np.ndarray, "r s"]
+    sparsity: Float[np.ndarray, "r s"]
 
 
 def prune_once(
@@ -77,7 +80,7 @@ def measure(
       state: trained state of the run [r ...].
       sparsities: fractions of the prunable weights to remove.
       methods: some of `METHODS`.
-      examples: number of training examples, from the first, without augmentation.
+      examples: number of training examples, evenly spaced, without augmentation.
       layers: which leaves are pruned, and which weights compete.
 
     Returns:
@@ -92,7 +95,7 @@ def measure(
     functions = factory.make_eval_fns(run.config, dataset, networks[0][1])
     model = factory.make_model(run.config, classes=dataset.classes)
     task = input_data.make_task(run.config, dataset)
-    inputs = task.inputs(jnp.asarray(np.asarray(dataset.train.images[:examples])))
+    inputs = task.inputs(jnp.asarray(evenly_spaced(dataset.train.images, examples)))
 
     @jax.jit
     def of_batch(params: Any, stats: Any, images: Any, labels: Any) -> Any:
@@ -109,7 +112,7 @@ def measure(
         )
         return loss / count, correct / count
 
-    found: dict[str, list[list[tuple[float, float]]]] = {name: [] for name in methods}
+    found: dict[str, list[list[tuple[float, ...]]]] = {name: [] for name in methods}
     for params, stats in networks:
 
         def apply(params: Any, inputs: Any, stats: Any = stats) -> Any:
@@ -117,13 +120,38 @@ def measure(
             return model.apply(variables, inputs, train=False)
 
         for name, rows in found.items():
-            rows.append(
-                [
-                    of_test(prune_once(name, apply, params, s, inputs, layers), stats)
-                    for s in sparsities
-                ]
-            )
+            rows.append([])
+            for s in sparsities:
+                pruned = prune_once(name, apply, params, s, inputs, layers)
+                sparsity = sparsity_of(pruned, layers.prunable)
+                rows[-1].append((*of_test(pruned, stats), sparsity))
     return {
         name: Tested(*np.moveaxis(np.array(rows), -1, 0))
         for name, rows in found.items()
     }
+
+
+def evenly_spaced(examples: Any, count: int) -> np.ndarray:
+    """Returns some of the examples, from the first on, at equal distances.
+
+    Successive examples may be alike, as windows of one text.
+
+    Args:
+      examples: all examples [n ...].
+      count: how many are returned, at most n.
+    """
+    count = min(count, len(examples))
+    places = np.arange(count) * len(examples) // count
+    return np.asarray(examples[places])
+
+
+def sparsity_of(params: Params, prunable: layer_options.Prunable) -> float:
+    """Returns the fraction of the prunable weights that is zero.
+
+    Args:
+      params: parameters with zeros for pruned weights.
+      prunable: which leaves can be pruned, see `LayerOptions`.
+    """
+    selected = masks_lib.ones(params, prunable=prunable)
+    kept = masks_lib.tree_map(lambda _, leaf: leaf != 0, selected, params)
+    return masks_lib.sparsity(kept)

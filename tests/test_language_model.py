@@ -117,9 +117,10 @@ def test_one_shot_pruning_of_a_run(
     found = measure.measure(reader, lambda name: reader)
     assert found["sparsity"] == pytest.approx([50], abs=1)
     assert np.shape(found["loss"]) == (2, 1)
-    losses = found["one_shot"]
-    assert list(losses) == ["magnitude", "wanda", "obs", "alps"]
-    assert {np.shape(each) for each in losses.values()} == {(2, 1)}
+    pruned_once = found["one_shot"]
+    assert sorted(pruned_once) == sorted(one_shot.LABELS)
+    assert {np.shape(each["loss"]) for each in pruned_once.values()} == {(2, 1)}
+    # Of 8 or 21 inputs 2 or 5 are kept for each output, of a layer 75 % go.
     params = reader.solutions(reader.end())[0].params
     tokens = windows(reader.run.dataset.test)
 
@@ -135,7 +136,9 @@ def test_one_shot_pruning_of_a_run(
     logits = apply(pruned, jnp.asarray(tokens[:, :-1]))
     each = jax.nn.log_softmax(logits).reshape(-1, 256)
     wanted = -np.mean(np.asarray(each)[np.arange(160), tokens[:, 1:].reshape(-1)])
-    assert losses["magnitude"][0][0] == pytest.approx(wanted, rel=1e-4)
+    assert pruned_once["magnitude_output"]["loss"][0][0] == pytest.approx(
+        wanted, rel=1e-4
+    )
 
 
 def measured(losses: list[float], sparsities: list[float]) -> dict[str, Any]:
@@ -147,12 +150,19 @@ def test_the_page_has_one_row_for_each_method_and_sparsity(
 ) -> None:
     dense = measured([1.0], [0.0])
     values = {"alps": 1.3, "obs": 1.4, "wanda": 1.5, "magnitude": 2.0}
-    dense["one_shot"] = {name: [[loss] * 5] * 2 for name, loss in values.items()}
+    sparsities = [50.0, 60.0, 70.0, 80.0, 90.4]  # that of 90 % is rounded
+    dense["one_shot"] = {
+        f"{name}_layer": {"loss": [[loss] * 5] * 2, "sparsity": sparsities}
+        for name, loss in values.items()
+    }
     found = {"dense": dense, "rigl_80": measured([1.25], [80.0])}
-    found["tickets"] = measured([1.0, 1.1, 1.2], [0.0, 50.0, 80.0])
+    found["tickets_80"] = measured([1.0, 1.1, 1.2], [0.0, 50.0, 80.0])
     section = report.section("decoder", "cpu", found)
     shown = section.tables[0].shown
-    assert len(shown) == 1 + 20 + 1 + 2
+    assert len(shown) == 1 + 20 + 1 + 1
+    assert set(shown["Sparsity"]) == {
+        *("0.0 %", "50.0 %", "60.0 %", "70.0 %", "80.0 %", "90.4 %")
+    }
     assert list(shown.iloc[0][["Method", "n", "Perplexity"]]) == [
         "dense",
         "2",
@@ -162,13 +172,13 @@ def test_the_page_has_one_row_for_each_method_and_sparsity(
     assert list(at_80) == [
         "IMP with rewinding",
         "RigL",
-        "ALPS, one-shot",
-        "SparseGPT, one-shot",
-        "Wanda, one-shot",
-        "magnitude, one-shot",
+        "ALPS by layer, one-shot",
+        "SparseGPT by layer, one-shot",
+        "Wanda by layer, one-shot",
+        "magnitude by layer, one-shot",
     ]
     runs = variants.of_setting("decoder", "cpu")
-    assert len(runs) == 8
+    assert len(runs) == 10
     for run in runs:
         if (name := run.name.removeprefix("decoder_")) in found:
             recipe = study_records.recipe(run, runs, STUDY.version)
@@ -178,7 +188,8 @@ def test_the_page_has_one_row_for_each_method_and_sparsity(
     path = STUDY.report("cpu", tmp_path, tmp_path / "page").with_name("decoder.md")
     lines = path.read_text(encoding="utf-8").split("\n")
     (missing,) = [line for line in lines if "Not measured" in line]
-    names = ("gmp_80", "gmp_50", "rigl_50", "gmp_90", "rigl_90")
+    names = ("gmp_80", "gmp_50", "rigl_50", "tickets_50")
+    names += ("gmp_90", "rigl_90", "tickets_90")
     wanted = ", ".join(f"`decoder_{name}`" for name in names)
     assert missing.endswith(f"Not measured: {wanted}.")
     assert "Not run" not in "\n".join(lines)
@@ -187,13 +198,21 @@ def test_the_page_has_one_row_for_each_method_and_sparsity(
 def of_methods(wanda: float, obs: float, alps: float) -> dict[str, Any]:
     """Losses of three networks, and those after pruning: magnitude costs 0.5 nats."""
     noise = np.array([-0.03, 0.0, 0.03])
-    costs = {"magnitude": 0.5, "wanda": wanda, "obs": obs, "alps": alps}
+    costs = dict(
+        zip(
+            (claims.MAGNITUDE, claims.WANDA, claims.OBS, claims.ALPS),
+            (0.5, wanda, obs, alps),
+            strict=True,
+        )
+    )
     own = np.array([0.004, -0.002, -0.002])  # of each network and method
     pruned = {
-        name: [
-            [2 + of + cost + more] * 5
-            for of, more in zip(noise, np.roll(own, k), strict=True)
-        ]
+        name: {
+            "loss": [
+                [2 + of + cost + more] * 5
+                for of, more in zip(noise, np.roll(own, k), strict=True)
+            ]
+        }
         for k, (name, cost) in enumerate(costs.items())
     }
     dense = {"loss": [[2 + of] for of in noise], "sparsity": [0.0], "steps": 10}
@@ -213,14 +232,17 @@ def test_claims_on_methods_that_prune_at_once(
     judged = claims_lib.judge(claims.CLAIMS, of_methods(*costs), length=1.0)
     assert [one.verdict for one in judged] == verdicts
     assert judged[0].effect.n == 3
-    assert "wanda" in judged[0].effect.words and "at 50 %" in judged[0].effect.words
+    assert (
+        "Wanda by output" in judged[0].effect.words
+        and "at 50 %" in judged[0].effect.words
+    )
 
 
 def test_claims_without_a_cost_or_a_run() -> None:
     free = of_methods(0.3, 0.2, 0.1)
-    one_shot = free["dense"]["one_shot"]
+    pruned = free["dense"]["one_shot"][claims.MAGNITUDE]
     gains = zip(free["dense"]["loss"], (-0.11, -0.1, -0.09), strict=True)
-    one_shot["magnitude"] = [[of[0] + gain] * 5 for of, gain in gains]
+    pruned["loss"] = [[of[0] + gain] * 5 for of, gain in gains]
     judged = claims_lib.judge(claims.CLAIMS, free, length=1.0)
     assert {one.verdict for one in judged} == {claims_lib.ABSENT}
     judged = claims_lib.judge(claims.CLAIMS, {}, length=1.0)

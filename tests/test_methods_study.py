@@ -13,6 +13,7 @@ from experiments.studies import report as report_lib
 from experiments.studies.methods import STUDY, claims, report
 from experiments.studies.runs import read
 from jaxsparse import masks
+from jaxsparse.config import comparing
 from jaxsparse.factory import models
 from jaxsparse.reports import plot_style
 
@@ -52,8 +53,10 @@ def measured_of(means: dict[str, float]) -> dict[str, Any]:
             "layers": {"conv": kept / 10, "head": kept / 10},
             "curve": ([0, 100], np.full((5, 2), mean).tolist()),
             "explored": ([], []),
-            "training_flops": [0.25] * 5,
+            "training_flops": [4e9 if name == "dense" else 1e9] * 5,
         }
+    if tickets := found.get("tickets_95"):
+        tickets["re_estimated"] = tickets["accuracy"]
     return found
 
 
@@ -107,6 +110,19 @@ def test_a_setting_has_the_claims_on_its_methods() -> None:
     assert "SWAMP above tickets" not in mnist
 
 
+def test_methods_that_update_masks_differ_only_in_their_rules() -> None:
+    runs = {run.name: read(run) for run in STUDY.runs("resnet8", "cifar16")}
+    rigl, set_, chts = (
+        comparing.flatten(runs[f"resnet8_{name}_95"].to_dict())
+        for name in ("rigl", "set", "chts")
+    )
+    rule = {"name", "sparse.method", "sparse.skip_update"}  # RigL skips by default
+    assert {n for n in rigl if rigl[n] != chts[n]} == rule - {"name"}
+    rule |= {"sparse.drop_by_sign", "sparse.drop_schedule"}  # RigL's is a cosine
+    assert {n for n in rigl if rigl[n] != set_[n]} == rule
+    assert set_["sparse.drop_by_sign"] is False
+
+
 def test_the_small_dense_network_has_as_many_weights_as_the_sparse_one() -> None:
     runs = {run.name: read(run) for run in STUDY.runs("resnet8", "cifar16")}
     (sparse,) = (c for name, c in runs.items() if name.endswith("gmp_small_95"))
@@ -133,7 +149,7 @@ def test_the_page_has_a_row_for_every_method(
     monkeypatch.setattr(plot_style, "render", lambda figure, file_format: b"")
     report_lib.write("Methods", [section], tmp_path)
     page = (tmp_path / "resnet8.md").read_text(encoding="utf-8")
-    assert "All thresholds were written before any run of this scale." in page
+    assert "before any run of this study at this scale." in page
     rows = [line for line in page.split("\n") if line.startswith("| tickets, 95 % |")]
     (cells,) = ([cell.strip() for cell in row.split("|")[1:-1]] for row in rows)
     values = measured_of(LIKE_PAPERS)["tickets_95"]["accuracy"]

@@ -72,6 +72,14 @@ def test_without_sparsity_all_methods_test_the_dense_networks(
         np.testing.assert_allclose(tested.accuracy, accuracy, rtol=1e-6)
 
 
+def test_examples_are_evenly_spaced_and_zeros_are_counted() -> None:
+    images = np.arange(10)
+    assert one_shot_pruning.evenly_spaced(images, 4).tolist() == [0, 2, 5, 7]
+    assert one_shot_pruning.evenly_spaced(images, 99).tolist() == images.tolist()
+    params = {"kernel": jnp.array([[0.0, 1.0], [2.0, 3.0]]), "bias": jnp.zeros(2)}
+    assert one_shot_pruning.sparsity_of(params, masks.is_kernel) == 0.25
+
+
 def test_a_sparse_network_is_refused(
     run: factory.TrainedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:

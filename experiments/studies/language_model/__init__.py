@@ -12,5 +12,5 @@ STUDY = Study(
     runs=variants.of_setting,
     measure=measure.measure,
     section=report.section,
-    version=2,
+    version=3,
 )

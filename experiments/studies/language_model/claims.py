@@ -2,8 +2,9 @@
 
 Thresholds were written before any run of the scale `cpu`. Claims are judged on test
 losses in nats for each byte, network by network: all methods prune the same dense
-networks, without training afterward. What papers report of large language models is
-given in words, since no number of theirs can be compared with ours.
+networks, without training afterward. Weights compete as in each paper: those of an
+output for Wanda, those of a layer for the others. What papers report of large language
+models is given in words, since no number of theirs can be compared with ours.
 """
 
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from experiments.studies.claims import Claim, Found, Premise, entries
 from experiments.studies.effects import Effect, spread
 from experiments.studies.language_model import one_shot
 
+MAGNITUDE, WANDA = "magnitude_layer", "wanda_output"
+OBS, ALPS = "obs_layer", "alps_layer"
 COST = 0.01  # nats that pruning by magnitude must cost, so that methods can differ
 
 
@@ -24,7 +27,7 @@ def losses(found: Found, percent: int, *names: str) -> list[np.ndarray]:
     Args:
       found: measurements by run.
       percent: sparsity of the pruned networks.
-      *names: "dense", or methods of `one_shot`.
+      *names: "dense", or names in `one_shot.LABELS`.
 
     Raises:
       NotMeasured: if the dense run or a method is missing.
@@ -32,7 +35,8 @@ def losses(found: Found, percent: int, *names: str) -> list[np.ndarray]:
     (run,) = entries(found, "dense")
     place = [round(100 * sparsity) for sparsity in one_shot.SPARSITIES].index(percent)
     pruned = {
-        name: [of[place] for of in each] for name, each in run["one_shot"].items()
+        name: [of[place] for of in each["loss"]]
+        for name, each in run["one_shot"].items()
     }
     listed = {"dense": [of[0] for of in run["loss"]]} | pruned
     return [np.asarray(values, float) for values in entries(listed, *names)]
@@ -42,7 +46,7 @@ def _costs(percent: int) -> Premise:
     """Presumes that pruning by magnitude makes networks worse."""
 
     def evaluate(found: Found) -> Effect:
-        dense, pruned = losses(found, percent, "dense", "magnitude")
+        dense, pruned = losses(found, percent, "dense", MAGNITUDE)
         return effects.above(pruned - dense, COST)
 
     name = f"magnitude pruning at {percent} % costs more than {COST} nats"
@@ -54,8 +58,9 @@ def _lower(name: str, other: str, percent: int) -> Callable[[Found], Effect]:
 
     def evaluate(found: Found) -> Effect:
         ours, theirs = losses(found, percent, name, other)
-        words = f"{name} {spread(ours, 3)}, {other} {spread(theirs, 3)} at {percent} %"
-        of = f"{other} minus {name}, nats"
+        one, two = one_shot.LABELS[name], one_shot.LABELS[other]
+        words = f"{one} {spread(ours, 3)}, {two} {spread(theirs, 3)} at {percent} %"
+        of = f"{two} minus {one}, nats"
         return effects.above(theirs - ours).said(words, of=of)
 
     return evaluate
@@ -68,7 +73,8 @@ def _claim(
         f"{name}, {percent} %",
         statement,
         published,
-        f"test loss after {method} below that after {other} at {percent} %",
+        f"test loss after pruning with {one_shot.LABELS[method]} below that with "
+        f"{one_shot.LABELS[other]} at {percent} %",
         _lower(method, other, percent),
         (_costs(percent),),
     )
@@ -85,9 +91,9 @@ _MENG += "arXiv:2406.07831)"
 CLAIMS = tuple(
     _claim(*words, *methods, percent)
     for words, methods in (
-        (("Wanda above magnitude", _WANDA, _SUN), ("wanda", "magnitude")),
-        (("SparseGPT above Wanda", _OBS, _FRANTAR), ("obs", "wanda")),
-        (("ALPS above SparseGPT", _ALPS, _MENG), ("alps", "obs")),
+        (("Wanda above magnitude", _WANDA, _SUN), (WANDA, MAGNITUDE)),
+        (("SparseGPT above Wanda", _OBS, _FRANTAR), (OBS, WANDA)),
+        (("ALPS above SparseGPT", _ALPS, _MENG), (ALPS, OBS)),
     )
     for percent in (50, 80)
 )

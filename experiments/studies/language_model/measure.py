@@ -17,7 +17,7 @@ def measure(reader: Reader, other: Callable[[str], Reader]) -> dict[str, Any]:
     Returns:
       "sparsity", of the kernels of all blocks in percent, and "loss", test losses in
       nats [seeds levels], of the ticket of each level or of the only network; "steps",
-      the last training step; and "one_shot", from `one_shot.losses`, of the dense run.
+      the last training step; and "one_shot", from `one_shot.measure`, of the dense run.
     """
     del other
     rows = reader.tickets()
@@ -29,7 +29,7 @@ def measure(reader: Reader, other: Callable[[str], Reader]) -> dict[str, Any]:
         "steps": max(row["step"] for row in rows),
     }
     if reader.name.endswith("_dense"):
-        found["one_shot"] = one_shot.losses(reader)
+        found["one_shot"] = one_shot.measure(reader)
     return found
 
 

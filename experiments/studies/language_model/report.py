@@ -17,11 +17,7 @@ LABELS = {
     "gmp": "GMP",
     "rigl": "RigL",
     "tickets": "IMP with rewinding",
-    "wanda": "Wanda, one-shot",
-    "obs": "SparseGPT, one-shot",
-    "alps": "ALPS, one-shot",
-    "magnitude": "magnitude, one-shot",
-}
+} | {name: f"{label}, one-shot" for name, label in one_shot.LABELS.items()}
 ABOUT_CLAIMS = (
     "Thresholds were written before any run of the scales `cpu` and `full`. All "
     "methods prune the same networks, so n counts these. No published number of large "
@@ -64,7 +60,8 @@ def section(
                 "Test loss in nats for each byte, and perplexity, its exponential: "
                 "mean ± sample standard deviation over n seeds. The sparsity is that "
                 "of the kernels of all blocks. One-shot methods prune the dense "
-                "networks, with no training afterward.",
+                "networks, with no training afterward; the weights of an output or of "
+                "a layer compete with each other. Tickets are those of the last level.",
                 show_losses(frame),
             )
         ],
@@ -92,16 +89,12 @@ def losses_frame(measured: Mapping[str, Any]) -> pd.DataFrame:
     """
     rows = []
     for name, m in measured.items():
-        method = name.partition("_")[0]
-        # Level 0 of the tickets is the dense network.
-        first = 1 if method == "tickets" else 0
-        for seed, losses in enumerate(m["loss"]):
-            pairs = list(zip(m["sparsity"], losses, strict=True))[first:]
-            rows += [(method, sparsity, seed, loss) for sparsity, loss in pairs]
-        for method, of_seeds in m.get("one_shot", {}).items():
-            for seed, losses in enumerate(of_seeds):
-                pairs = zip(one_shot.SPARSITIES, losses, strict=True)
-                rows += [(method, 100 * s, seed, loss) for s, loss in pairs]
+        last = {"sparsity": m["sparsity"][-1:], "loss": [of[-1:] for of in m["loss"]]}
+        entries = {name.partition("_")[0]: last} | m.get("one_shot", {})
+        for method, entry in entries.items():
+            for seed, losses in enumerate(entry["loss"]):
+                pairs = zip(entry["sparsity"], losses, strict=True)
+                rows += [(method, sparsity, seed, loss) for sparsity, loss in pairs]
     columns = ["method", "sparsity_percent", "seed", "test_loss"]
     return pd.DataFrame(rows, columns=columns)
 

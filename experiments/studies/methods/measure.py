@@ -25,13 +25,19 @@ def measure(reader: Reader, other: Callable[[str], Reader]) -> dict[str, Any]:
       By seed: "accuracy" in percent, "kept", "effective" and "total", numbers of
       weights; "layers", the percentage of each layer that is kept, averaged; "curve"
       and "explored", accuracies and percentages of weights that were ever active, by
-      step; "training_flops", multiples of dense training, [] where unknown. Of a run
-      with particles, all but "curve" and "explored" are of the groups: accuracies are
-      those of `of_soups`, and training includes all particles.
+      step; "training_flops", [] where unknown, and "interpolated", whether densities
+      between evaluations were interpolated for them. Of networks that were pruned over
+      levels also "re_estimated", accuracies with statistics of BatchNorm as those of
+      `of_soups`. Of a run with particles, all but "curve", "explored", "re_estimated"
+      and "each", accuracies of particles, are of the groups: "accuracy" is that of
+      `of_soups`, and training includes all particles.
     """
     del other
     found = of_records(reader)
-    particles = reader.config["lottery"].get("particles", 1)
+    lottery = reader.config["lottery"]
+    if lottery["levels"]:
+        found["re_estimated"] = of_soups(reader, 1)
+    particles = lottery.get("particles", 1)
     if particles == 1:
         return found
     grouped = {
@@ -89,9 +95,10 @@ def of_records(reader: Reader) -> dict[str, Any]:
     explored = run_reader.table(
         counts, "step", lambda row: 100 * row["ever_active"] / row["total"]
     )
-    names = rows[0]["layers"]
+    names, flops = rows[0]["layers"], reader.last("flops")
     return {
-        "training_flops": [row["training_multiple"] for row in reader.last("flops")],
+        "training_flops": [row["training_flops"] for row in flops],
+        "interpolated": any(row["interpolated"] for row in flops),
         "accuracy": list(map(run_reader.accuracy, rows)),
         "kept": [row["kept"] for row in rows],
         "effective": [row["effective_params"] for row in rows],
