@@ -303,3 +303,31 @@ def test_arguments_out_of_range(fields: dict, message: str):
         flat_options.call(
             prune.prune_iteratively, params(), arguments.pop("sparsity"), **arguments
         )
+
+
+@pytest.mark.parametrize("on_mesh", [False, True])
+def test_one_program_serves_all_iterations(on_mesh: bool) -> None:
+    weights = params()
+    if on_mesh:  # where training puts parameters
+        mesh = jax.make_mesh((1,), ("data",), (jax.sharding.AxisType.Auto,))
+        here = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+        weights = jax.device_put(weights, here)
+    compiled: list[float] = []
+
+    def score(weights: Params, kept: Masks) -> Scores:
+        return masks.tree_map(lambda mask, leaf: jnp.abs(leaf) * mask, kept, weights)
+
+    def listen(event: str, seconds: float, **about: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(seconds)
+
+    counts = []
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        for iterations in (1, 5, 1, 5):
+            compiled.clear()
+            prune.prune_iteratively(weights, 0.9, score=score, iterations=iterations)
+            counts.append(len(compiled))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert counts[2] == counts[3]  # the first two compile also what later ones share

@@ -7,7 +7,7 @@ import pytest
 
 from experiments.studies import claims as claims_lib
 from experiments.studies import runs as runs_lib
-from experiments.studies.signs import STUDY, claims, report, variants
+from experiments.studies.signs import STUDY, claims, measure, report, variants
 from jaxsparse import config
 
 NOISE = np.array([-0.3, -0.1, 0.0, 0.1, 0.3])
@@ -43,14 +43,18 @@ def of_signs(signs: float, magnitudes: float, aligned: float = 0.8) -> dict[str,
             shuffled_layers=base - 1,
         )
 
+    matched, unmatched = (
+        {"overlap": (mean + np.roll(NOISE, shift)).tolist(), "flipped": [10.0] * 5}
+        for mean, shift in ((30.0, 1), (25.0, 2))
+    )
     return {
         "dense": run(60.0),
         "k_150": tickets(53.0, 7.0),
         "plain": run(53.0),
         "plain_half": run(52.5, shift=4),
         "sign_in": run(53.0 + 4.0 * signs, shift=3),
-        "unaligned_150": run(54.0, shift=2),
-        "aligned_150": run(54.0 + 6.0 * aligned, shift=4),
+        "unaligned_150": run(54.0, shift=2) | unmatched,
+        "aligned_150": run(54.0 + 6.0 * aligned, shift=4) | matched,
     }
 
 
@@ -81,9 +85,29 @@ def test_aligned_masks_recover_a_part_of_what_is_lost() -> None:
 def test_without_a_gap_there_is_nothing_to_divide() -> None:
     same = run(53.0, **dict.fromkeys(variants.CONTROLS, 53.0))
     names = ("k_150", "plain", "plain_half", "sign_in", "unaligned_150", "aligned_150")
+    same |= {"overlap": [25.0] * 5}
     found = verdicts(dict.fromkeys(names, same))
     absent = claims_lib.ABSENT
     assert found[:3] == [absent] * 3 and found[4:] == [absent] * 3
+
+
+def test_aligned_masks_are_judged_where_units_match() -> None:
+    measured = of_signs(0.9, 0.1)
+    measured["aligned_150"]["overlap"] = (20 + NOISE).tolist()
+    assert verdicts(measured)[5:] == [claims_lib.ABSENT] * 2
+    section = STUDY.section("resnet8", "cifar16", measured)
+    shown = section.tables[1].shown.set_index("Run")
+    assert len(shown) == 2 and set(shown["Signs that change (%)"]) == {"10.00 ± 0.00"}
+
+
+def test_signs_that_change_and_overlaps_are_counted() -> None:
+    first = {"a": np.array([1.0, -1.0, 2.0, 0.0]), "b": np.array([[3.0, -4.0]])}
+    mask = {"a": np.array([True, True, False, True]), "b": np.array([[True, False]])}
+    marked = {"a": np.array([True, False, True, False]), "b": np.array([[True, True]])}
+    assert measure._share(mask, marked) == 50.0
+    largest = measure._largest(first["a"], 2)
+    assert largest.tolist() == [True, False, True, False]  # the first of equals
+    assert measure._largest(first["b"], 1).tolist() == [[False, True]]
 
 
 def test_runs_that_are_missing_are_not_measured() -> None:

@@ -99,7 +99,9 @@ def prune_iteratively(
         distribution="global",
         unused=("structure", "pack_masks"),
     )
-    everything = masks_lib.ones(params, prunable=layers.prunable)
+    everything = masks_lib.tree_map(
+        _place_beside, masks_lib.ones(params, prunable=layers.prunable), params
+    )
     axes = fan_axes.of_tree(params, layers.axes)
     layers = dataclasses.replace(layers, axes=axes)
     minimums = counts_lib.floors(everything, layers)
@@ -140,6 +142,19 @@ def prune_iteratively(
     select.warn_of_ties(ties)
     layer_counts.warn_if_empty(masks, remedy=selection.EMPTY)
     return masks
+
+
+def _place_beside(mask: Bool[Array, "..."], leaf: Any) -> Bool[Array, "..."]:
+    """Puts a first mask where its parameters are, as all later masks are.
+
+    Otherwise the second iteration would compile a program of its own.
+
+    Args:
+      mask: the mask.
+      leaf: its parameters; if they are on no device in particular, nothing happens.
+    """
+    fixed = isinstance(leaf, jax.Array) and leaf.committed
+    return jax.device_put(mask, leaf.sharding) if fixed else mask
 
 
 def _check_finite(masks: Masks, finite: list[Bool[Array, ""]], when: str) -> None:

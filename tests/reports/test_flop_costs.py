@@ -76,11 +76,14 @@ def test_figure_has_a_point_for_each_known_cost(
 
 def test_the_study_of_methods_draws_what_was_measured() -> None:
     measured = {
-        "rigl_90": {"accuracy": [90.0, 91.0], "training_flops": [0.2, 0.2]},
-        "rigl_80": {"accuracy": [92.0, 93.0], "training_flops": [0.3, 0.3]},
+        "dense": {"accuracy": [95.0, 95.0], "training_flops": [4e9, 4e9]},
+        "rigl_90": {"accuracy": [90.0, 91.0], "training_flops": [8e8, 8e8]},
+        "rigl_80": {"accuracy": [92.0, 93.0], "training_flops": [1.2e9, 1.2e9]},
         "old_90": {"accuracy": [80.0]},  # measured before FLOPs were recorded
     }
     table = methods_report.training_costs(measured)
-    assert list(table["label"].unique()) == ["rigl"]
+    assert list(table["label"].unique()) == ["dense", "rigl"]
+    multiples = table.drop_duplicates("run")["training_multiple"]
+    assert list(multiples) == pytest.approx([1.0, 0.2, 0.3])
     assert flop_costs.draw(table, title="digits") is not None
     assert flop_costs.draw(table.iloc[:0], title="digits") is None

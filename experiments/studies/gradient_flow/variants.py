@@ -188,9 +188,9 @@ def _cifar16() -> list[Run]:
             "warm_start.replicate": mask,
             "analysis.save_at": ("0step",),
         }
-        for name in ("lt_150", "scratch"):
+        for name, part in (("lt_150", 1), ("scratch", 1), ("lt", 2)):
             own = fields[name] | few
-            listed.append(Run(f"{setting}_{name}_mask_{mask}", recipe, own))
+            listed.append(Run(f"{setting}_{name}_mask_{mask}", recipe, own, part=part))
     return sorted(listed, key=lambda run: run.part)
 
 

@@ -1,5 +1,6 @@
 """Report: the section of the study."""
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +29,7 @@ def section(
       measured: measurements by run.
     """
     frame = accuracies_frame(measured)
+    masks = masks_frame(measured)
     steps = max(entry["steps"] for entry in measured.values())
     return report_lib.Section(
         name=setting,
@@ -44,9 +46,16 @@ def section(
                 "Test accuracy in percent, mean ± sample standard deviation over n "
                 "seeds, by what of the tickets is kept; the rest is drawn anew.",
                 show(frame),
-            )
+            ),
+            report_lib.Table(
+                "Masks on other weights",
+                "Percentages, mean ± sample standard deviation over n seeds: of kept "
+                "weights that end with another sign than they began, and of those that "
+                "are among the largest of their layer in the other dense network.",
+                show_masks(masks),
+            ),
         ],
-        frames={"accuracies": frame},
+        frames={"accuracies": frame, "masks": masks},
     )
 
 
@@ -84,4 +93,36 @@ def show(frame: pd.DataFrame) -> pd.DataFrame:
     kept = shown["kept"].map(variants.LABELS).mask(alone, "")
     return shown.assign(run=shown["run"].map(variants.label), kept=kept).rename(
         columns={"run": "Run", "kept": "Kept of the ticket"}
+    )
+
+
+def masks_frame(measured: Mapping[str, Any]) -> pd.DataFrame:
+    """Tabulates signs that change and overlaps: one row for each run and seed.
+
+    Args:
+      measured: measurements by run.
+    """
+    rows = [
+        {"run": run, "seed": seed, "flipped": each, "overlap": overlap}
+        for run, entry in measured.items()
+        for seed, (each, overlap) in enumerate(
+            itertools.zip_longest(entry.get("flipped", ()), entry.get("overlap", ()))
+        )
+    ]
+    return pd.DataFrame(rows, columns=["run", "seed", "flipped", "overlap"])
+
+
+def show_masks(frame: pd.DataFrame) -> pd.DataFrame:
+    """Formats `masks_frame`, one row for each run.
+
+    Args:
+      frame: from `masks_frame`.
+    """
+    columns = {
+        "Signs that change (%)": ("flipped", 1, 2),
+        "Overlap (%)": ("overlap", 1, 2),
+    }
+    shown = tables.means(frame, ["run"], columns)
+    return shown.assign(run=shown["run"].map(variants.label)).rename(
+        columns={"run": "Run"}
     )

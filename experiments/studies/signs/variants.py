@@ -12,7 +12,9 @@ divided into parts, since there is little to divide: in the study `stable_imp` t
   (`random_signs`), the masks without either (`random_weights`), or the weights with
   masks that are shuffled within layers (`shuffled_layers`). In all of these, leaves
   without masks stay those of the ticket: scales, shifts and statistics of BatchNorm,
-  and the bias of the head.
+  and the bias of the head. New magnitudes have the scale of the initializer, which in
+  some layers is up to a third smaller than that of the ticket; random signs keep the
+  scale of the ticket.
 - `plain` and `sign_in`: the masks of the tickets of `k_150` with weights of other
   initial seeds, trained as usual and by Sign-In, which lets signs change. Weight decay
   acts on both factors of Sign-In's weights, so it is half as large there: products
@@ -37,6 +39,7 @@ SETTING = "resnet8"
 SETTINGS = (SETTING,)
 LEVELS = 2
 START = 150  # rewinding step
+OTHER = f"{SETTING}_other"
 CONTROLS = ("random_magnitudes", "random_signs", "random_weights", "shuffled_layers")
 _QUICK = (":quick", 3, "30step")  # preset, later rewinding step, length of training
 LABELS = {
@@ -73,6 +76,7 @@ def of_setting(setting: str, scale: str) -> list[Run]:
         "warm_start.run": f"../{setting}_k_{START}",
         "warm_start.masks": stages.level_end(LEVELS, levels=LEVELS),
         "seeds.init": 1,
+        "analysis.save_at": ("0step",),
     }
     half = {"optimizer.weight_decay": 5e-4}  # half of the recipe's
     # Rescaled as in `configs/sign_in_mnist.py`, every second epoch until half of
@@ -90,6 +94,7 @@ def of_setting(setting: str, scale: str) -> list[Run]:
     aligned = f"configs/aligned_cifar16.py{preset}"
     runs = {
         "seeds.init": 1,
+        "analysis.save_at": ("0step",),
         "warm_start.run": f"../{setting}_other",
         "warm_start.masks_run": f"../{setting}_k_{START}",
     }
@@ -99,6 +104,24 @@ def of_setting(setting: str, scale: str) -> list[Run]:
     listed.append(Run(f"{setting}_unaligned_{START}", aligned, naive))
     listed.append(Run(f"{setting}_aligned_{START}", aligned, runs))
     return listed
+
+
+def is_of_other(name: str) -> bool:
+    """Returns whether a run trains masks on the weights of `OTHER`, aligned or not.
+
+    Args:
+      name: name of the run.
+    """
+    return "aligned" in name
+
+
+def has_given_masks(name: str) -> bool:
+    """Returns whether a run trains masks of tickets on other weights.
+
+    Args:
+      name: name of the run.
+    """
+    return is_of_other(name) or name.endswith(("plain", "plain_half", "sign_in"))
 
 
 def label(variant: str) -> str:
