@@ -169,8 +169,8 @@ CLAIMS = (
         "Repelled from the solutions of earlier levels, stable pruning falls to the "
         "level of controls.",
         "to the level of reinitialized (Maene et al., figure)",
-        "gap repelled below half of that before, at the weakest strength that moves "
-        "levels",
+        "gap repelled below half of that before, also where tickets end below "
+        "controls, at the weakest strength that moves levels",
         evidence.repelled,
         (*_REPELLED, has_gap("penalty"), premises.MOVES_APART),
         seen=_SEEN,
