@@ -104,10 +104,10 @@ def test_signs_that_change_and_overlaps_are_counted() -> None:
     first = {"a": np.array([1.0, -1.0, 2.0, 0.0]), "b": np.array([[3.0, -4.0]])}
     mask = {"a": np.array([True, True, False, True]), "b": np.array([[True, False]])}
     marked = {"a": np.array([True, False, True, False]), "b": np.array([[True, True]])}
-    assert measure._share(mask, marked) == 50.0
-    largest = measure._largest(first["a"], 2)
+    assert measure.share(mask, marked) == 50.0
+    largest = measure.largest(first["a"], 2)
     assert largest.tolist() == [True, False, True, False]  # the first of equals
-    assert measure._largest(first["b"], 1).tolist() == [[False, True]]
+    assert measure.largest(first["b"], 1).tolist() == [[False, True]]
 
 
 def test_runs_that_are_missing_are_not_measured() -> None:

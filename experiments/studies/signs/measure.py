@@ -52,7 +52,7 @@ def flipped(reader: Reader) -> list[float]:
     """
     ends = [_weights(reader, moment) for moment in (reader.saved(0), reader.end())]
     return [
-        _share(mask, {name: first[name] * last[name] < 0 for name in mask})
+        share(mask, {name: first[name] * last[name] < 0 for name in mask})
         for mask, first, last in zip(_masks(reader), *ends, strict=True)
     ]
 
@@ -70,21 +70,31 @@ def overlap(reader: Reader, other: Reader) -> list[float]:
     """
     dense = _weights(other, other.end())
     return [
-        _share(mask, {n: _largest(weights[n], kept.sum()) for n, kept in mask.items()})
+        share(mask, {n: largest(weights[n], kept.sum()) for n, kept in mask.items()})
         for mask, weights in zip(_masks(reader), dense, strict=True)
     ]
 
 
-def _largest(weights: np.ndarray, count: int) -> np.ndarray:
-    """Marks the weights of largest magnitude."""
+def largest(weights: np.ndarray, count: int) -> np.ndarray:
+    """Marks the weights of largest magnitude, of equal ones the first.
+
+    Args:
+      weights: weights of a layer.
+      count: number of weights to mark.
+    """
     order = np.argsort(-np.abs(weights), axis=None, kind="stable")
     chosen = np.zeros(weights.size, bool)
     chosen[order[:count]] = True
     return chosen.reshape(weights.shape)
 
 
-def _share(mask: Mapping[str, np.ndarray], marked: Mapping[str, np.ndarray]) -> float:
-    """Returns the percentage of the kept weights that are marked."""
+def share(mask: Mapping[str, np.ndarray], marked: Mapping[str, np.ndarray]) -> float:
+    """Returns the percentage of the kept weights that are marked.
+
+    Args:
+      mask: kept weights of each layer.
+      marked: marked weights of each layer.
+    """
     each = [marked[name][kept] for name, kept in mask.items()]
     return 100 * float(np.mean(np.concatenate(each)))
 
